@@ -1,0 +1,3 @@
+//! `less-select-torch`: the stages that need the model, in a process of their own.
+
+fn main() {}

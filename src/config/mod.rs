@@ -1,0 +1,1 @@
+//! Settings: what the user wrote, and what the program runs on.

@@ -1,0 +1,106 @@
+//! Files that are complete or absent, and their checksums.
+//!
+//! Everything the tool writes goes through [`write_atomic`]: a reader never
+//! sees half a file, whatever kills the writer.
+
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+
+/// Writes `path` by filling a temporary sibling, flushing it to the disk and
+/// renaming it over `path`. The folder is made if it is missing.
+///
+/// # Errors
+///
+/// Whatever `fill` returns, or the I/O error of any step. `path` is then as it
+/// was before.
+pub fn write_atomic<E: From<io::Error>>(
+    path: &Path,
+    fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+) -> Result<(), E> {
+    let dir = parent(path);
+    fs::create_dir_all(dir)?;
+    let temp = tempfile::Builder::new().prefix(".writing-").tempfile_in(dir)?;
+    let mut writer = BufWriter::with_capacity(1 << 20, temp);
+    fill(&mut writer)?;
+    let temp = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
+    temp.as_file().sync_all()?;
+    temp.persist(path).map_err(|err| err.error)?;
+    sync_dir(dir)?;
+    Ok(())
+}
+
+/// Writes `value` as indented JSON, atomically.
+///
+/// # Errors
+///
+/// The I/O error of any step.
+pub fn write_json(path: &Path, value: &impl serde::Serialize) -> io::Result<()> {
+    write_atomic(path, |out| {
+        serde_json::to_writer_pretty(&mut *out, value)?;
+        out.write_all(b"\n")
+    })
+}
+
+/// Makes a rename inside `dir` last through a power cut.
+///
+/// # Errors
+///
+/// The I/O error of opening or flushing the folder.
+pub fn sync_dir(dir: &Path) -> io::Result<()> {
+    fs::File::open(dir)?.sync_all()
+}
+
+/// The blake3 checksum of a file's bytes, as 64 hex digits.
+///
+/// # Errors
+///
+/// The I/O error of reading it.
+pub fn checksum(path: &Path) -> io::Result<String> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_mmap_rayon(path).map_err(|err| named(path, &err))?;
+    Ok(hasher.finalize().to_hex().to_string())
+}
+
+/// The folder that holds `path`.
+pub fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn named(path: &Path, err: &io::Error) -> io::Error {
+    io::Error::new(err.kind(), format!("failed to read `{}`: {err}", PathBuf::from(path).display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_no_sibling() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("manifest.json");
+        write_json(&path, &1).unwrap();
+        let failed = write_atomic(&path, |out| {
+            out.write_all(b"half")?;
+            Err(io::Error::other("disk on fire"))
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn equal_bytes_have_equal_checksums() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b, c) = (dir.path().join("a"), dir.path().join("b"), dir.path().join("c"));
+        fs::write(&a, "less").unwrap();
+        fs::write(&b, "less").unwrap();
+        fs::write(&c, "more").unwrap();
+        assert_eq!(checksum(&a).unwrap(), checksum(&b).unwrap());
+        assert_ne!(checksum(&a).unwrap(), checksum(&c).unwrap());
+    }
+}

@@ -1,0 +1,48 @@
+//! Per-example gradients: what they are, and the seam behind which libtorch
+//! computes them.
+//!
+//! [`PerExampleGradients`] is implemented by the LoRA model (through libtorch)
+//! and, in closed form, by [`linear`] for tests and for reading: everything
+//! after the backward pass is the same code for both.
+
+pub mod direction;
+pub mod layout;
+
+use crate::pool::Example;
+use layout::ParamLayout;
+
+/// One example's loss, as the backward pass found it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ExampleLoss {
+    /// Mean cross-entropy of the supervised tokens, in nats.
+    pub loss: f32,
+    /// How many tokens that mean is over.
+    pub n_supervised: u32,
+}
+
+/// A model that yields one gradient an example.
+pub trait PerExampleGradients {
+    /// Why a batch failed.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// The parameters a gradient is over, in the order they are handed out.
+    fn layout(&self) -> &ParamLayout;
+
+    /// Computes the gradient of every example's own mean token loss.
+    ///
+    /// Calls `sink(param, rows)` exactly once for every parameter of
+    /// [`layout`](Self::layout), in any order: `rows` is `[batch.len() × len]`,
+    /// f32, row-major, row `i` belonging to `batch[i]`, `len` that parameter's
+    /// number of coordinates. A row depends on its own example alone, not on
+    /// its neighbours, but for rounding. Returns a loss an example.
+    ///
+    /// # Errors
+    ///
+    /// When the computation itself fails. A loss or gradient that is not
+    /// finite is not an error here: the caller flags the row.
+    fn backward(
+        &mut self,
+        batch: &[&Example],
+        sink: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<Vec<ExampleLoss>, Self::Error>;
+}

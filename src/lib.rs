@@ -1,0 +1,45 @@
+//! LESS gradient-based data selection (Xia et al., ICML 2024).
+//!
+//! From a pool of instruction data and a few examples of a target skill,
+//! find the share of the pool worth training on. The modules stand in the
+//! order of the method:
+//!
+//! 1. [`pool`] reads instruction rows and turns them into token ids and a mask
+//!    of the tokens that carry loss.
+//! 2. `warmup` trains a short LoRA on a random share of the pool and keeps a
+//!    [`checkpoint`] an epoch.
+//! 3. [`gradient`] computes one LoRA gradient an example, turns it into the
+//!    direction in which the optimizer would move, and [`projection`] makes it
+//!    a short row in the gradient [`store`].
+//! 4. [`influence`] scores every pool row against the target's rows:
+//!
+//!    ```text
+//!    Inf(z, subtask) = Σ_c η̄_c · mean_{z' ∈ subtask} cos( P_c Γ_c(z), P_c ∇ℓ(z'; θ_c) )
+//!    score(z)        = max over subtasks
+//!    ```
+//! 5. [`selection`] takes the best rows within a budget and writes them as a
+//!    dataset folder, and [`report`] says what came out.
+//!
+//! [`pipeline`] runs the stages in a run directory, [`config`] holds their
+//! settings, and [`cli`] is the command line over both.
+
+pub mod checkpoint;
+pub mod cli;
+pub mod compute;
+pub mod config;
+pub mod fs;
+pub mod gradient;
+pub mod influence;
+#[cfg(feature = "torch")]
+pub mod model;
+pub mod pipeline;
+pub mod pool;
+pub mod progress;
+pub mod projection;
+pub mod report;
+pub mod seed;
+pub mod selection;
+pub mod stage;
+pub mod store;
+#[cfg(feature = "torch")]
+pub mod warmup;

@@ -1,0 +1,1 @@
+//! The model: a decoder with LoRA adapters, in libtorch.

@@ -1,0 +1,123 @@
+//! The training pool and the target: instruction rows as the model sees them.
+//!
+//! `ingest` reads files of many shapes, renders every
+//! conversation with the model's own chat template, and writes canonical
+//! tables of [`Example`]s, in order of [`ExampleId`]. Later stages read only
+//! those.
+
+pub mod table;
+
+use serde::{Deserialize, Serialize};
+
+/// Why the pool or the target could not be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PoolError {
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// The settings of the ingest stage.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct IngestSettings {
+    /// Where pool rows come from.
+    pub pool: Vec<Source>,
+    /// Where target rows come from.
+    pub target: Vec<Source>,
+    /// Own column names: role of the column (`messages`, `system`, `prompt`,
+    /// `completion`, `subtask`) to its name. Empty: shapes are recognised.
+    pub columns: std::collections::BTreeMap<String, String>,
+    /// Most tokens of an example; longer ones are cut at the end.
+    pub max_tokens: usize,
+    /// Largest share of malformed rows, in `[0, 1]`, before the stage fails.
+    pub max_rejects: f64,
+}
+
+/// Identity of an example: 128 bits of a blake3 hash over its token ids and
+/// label mask. Equal content has an equal id, whatever file it came from.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ExampleId(pub [u8; 16]);
+
+impl ExampleId {
+    /// The id of what the model sees.
+    ///
+    /// # Panics
+    ///
+    /// If the two slices differ in length.
+    pub fn of(token_ids: &[u32], supervised: &[bool]) -> Self {
+        assert_eq!(token_ids.len(), supervised.len(), "one mask entry a token");
+        let mut hasher = blake3::Hasher::new_derive_key("less-select example id v1");
+        for (token_id, supervised) in token_ids.iter().zip(supervised) {
+            hasher.update(&token_id.to_le_bytes());
+            hasher.update(&[u8::from(*supervised)]);
+        }
+        let mut id = [0; 16];
+        hasher.finalize_xof().fill(&mut id);
+        Self(id)
+    }
+}
+
+impl std::fmt::Display for ExampleId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl std::fmt::Debug for ExampleId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
+/// One training or target example as the model sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Example {
+    /// Identity by content.
+    pub id: ExampleId,
+    /// Token ids of the rendered conversation, at least two.
+    pub token_ids: Vec<u32>,
+    /// Which tokens carry loss when they are predicted; as long as
+    /// `token_ids`, never at position 0, at least one set.
+    pub supervised: Vec<bool>,
+}
+
+impl Example {
+    /// Number of tokens that carry loss.
+    pub fn n_supervised(&self) -> usize {
+        self.supervised.iter().filter(|set| **set).count()
+    }
+}
+
+/// One turn of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Message {
+    /// `system`, `user`, `assistant` or `tool`, as the chat template names it.
+    pub role: String,
+    /// What was said.
+    pub content: String,
+}
+
+/// A named file, folder or glob of rows: the `pool` and `target` settings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Its name in scores and reports; `None` names each file by its stem.
+    pub name: Option<String>,
+    /// A path, a glob, or `example:NAME` for data that ships in the program.
+    pub path: String,
+}
+
+impl std::str::FromStr for Source {
+    type Err = std::convert::Infallible;
+
+    /// Reads `[NAME=]PATH`.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text.split_once('=') {
+            Some((name, path)) if !name.is_empty() && !name.contains(['/', '\\']) => {
+                Self { name: Some(name.to_owned()), path: path.to_owned() }
+            }
+            _ => Self { name: None, path: text.to_owned() },
+        })
+    }
+}

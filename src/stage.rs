@@ -1,0 +1,56 @@
+//! The stages of a run, in order.
+
+use serde::{Deserialize, Serialize};
+
+/// One step of the pipeline: a function from settings and read-only inputs to
+/// files of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stage {
+    /// Rows to token ids and label masks.
+    Ingest,
+    /// A short LoRA training; a checkpoint an epoch.
+    Warmup,
+    /// Projected per-example gradients at every checkpoint.
+    Gradients,
+    /// Unit target rows and subtask centroids.
+    Index,
+    /// Influence of every pool row on every subtask.
+    Score,
+    /// The best rows within the budget, as a dataset folder.
+    Select,
+    /// What came out, for people and for programs.
+    Report,
+}
+
+impl Stage {
+    /// Every stage, first to last.
+    pub const ALL: [Self; 7] = [
+        Self::Ingest,
+        Self::Warmup,
+        Self::Gradients,
+        Self::Index,
+        Self::Score,
+        Self::Select,
+        Self::Report,
+    ];
+
+    /// The stage's name, as on the command line.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ingest => "ingest",
+            Self::Warmup => "warmup",
+            Self::Gradients => "gradients",
+            Self::Index => "index",
+            Self::Score => "score",
+            Self::Select => "select",
+            Self::Report => "report",
+        }
+    }
+}
+
+impl std::fmt::Display for Stage {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
