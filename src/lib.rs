@@ -30,7 +30,6 @@ pub mod config;
 pub mod fs;
 pub mod gradient;
 pub mod influence;
-#[cfg(feature = "torch")]
 pub mod model;
 pub mod pipeline;
 pub mod pool;
@@ -41,5 +40,5 @@ pub mod seed;
 pub mod selection;
 pub mod stage;
 pub mod store;
-#[cfg(feature = "torch")]
+pub mod tensor_file;
 pub mod warmup;

@@ -7,6 +7,8 @@
 
 pub mod direction;
 pub mod layout;
+#[cfg(feature = "torch")]
+mod lora;
 
 use crate::pool::Example;
 use layout::ParamLayout;

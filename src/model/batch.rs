@@ -1,0 +1,89 @@
+//! Examples side by side: what one forward pass takes in.
+
+use tch::{Device, Tensor};
+
+use super::{ModelError, dim};
+use crate::pool::Example;
+
+/// Examples padded on the right to one length, on the model's device.
+///
+/// Under causal attention no token sees the padding behind it, so there is no
+/// mask. Tokens from an example's last supervised one on are left out: they
+/// predict nothing that carries loss.
+pub(crate) struct Batch {
+    /// Token ids, i64 `[n_examples, n_inputs]`.
+    pub(crate) token_ids: Tensor,
+    /// Which of the `n_examples · n_inputs` positions predict a supervised
+    /// token, i64 `[n_supervised]`, example after example.
+    pub(crate) positions: Tensor,
+    /// The tokens they should predict, i64 `[n_supervised]`.
+    pub(crate) targets: Tensor,
+    /// Supervised tokens of each example.
+    pub(crate) n_supervised: Vec<usize>,
+}
+
+impl Batch {
+    /// Pads `examples` for a model of `vocab_size` tokens.
+    ///
+    /// # Errors
+    ///
+    /// If a token is not in the vocabulary.
+    pub(crate) fn new(
+        examples: &[&Example],
+        vocab_size: usize,
+        device: Device,
+    ) -> Result<Self, ModelError> {
+        let n_inputs = examples.iter().map(|example| n_inputs(example)).max().unwrap_or(1);
+        let mut token_ids = vec![0_i64; examples.len() * n_inputs];
+        let (mut positions, mut targets) = (Vec::new(), Vec::new());
+        for (row, example) in examples.iter().enumerate() {
+            check_tokens(example, vocab_size)?;
+            let start = row * n_inputs;
+            for (input, &token_id) in
+                token_ids[start..].iter_mut().zip(&example.token_ids).take(n_inputs)
+            {
+                *input = i64::from(token_id);
+            }
+            for position in supervised_positions(example) {
+                positions.push(dim(start + position - 1));
+                targets.push(i64::from(example.token_ids[position]));
+            }
+        }
+        let shape = [dim(examples.len()), dim(n_inputs)];
+        Ok(Self {
+            token_ids: Tensor::from_slice(&token_ids).reshape(shape).to_device(device),
+            positions: Tensor::from_slice(&positions).to_device(device),
+            targets: Tensor::from_slice(&targets).to_device(device),
+            n_supervised: examples.iter().map(|example| example.n_supervised()).collect(),
+        })
+    }
+
+    /// The supervised tokens of each example are rows of their own of a
+    /// `[n_supervised]` vector: `values` summed over each, in f64.
+    pub(crate) fn sums(&self, values: &[f32]) -> Vec<f64> {
+        let mut rest = values;
+        self.n_supervised
+            .iter()
+            .map(|&n| {
+                let (own, others) = rest.split_at(n);
+                rest = others;
+                own.iter().map(|&value| f64::from(value)).sum()
+            })
+            .collect()
+    }
+}
+
+fn supervised_positions(example: &Example) -> impl DoubleEndedIterator<Item = usize> + '_ {
+    (1..example.supervised.len()).filter(|&position| example.supervised[position])
+}
+
+fn n_inputs(example: &Example) -> usize {
+    supervised_positions(example).next_back().unwrap_or(1)
+}
+
+fn check_tokens(example: &Example, vocab_size: usize) -> Result<(), ModelError> {
+    match example.token_ids.iter().find(|&&token_id| token_id as usize >= vocab_size) {
+        Some(&token_id) => Err(ModelError::Token { id: example.id, token_id, vocab_size }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,1 @@
+//! What the machine and its libtorch can do.
