@@ -5,6 +5,9 @@ set -euo pipefail
 # shellcheck disable=SC2034 # for those who source this
 REPO=$(cd "${BASH_SOURCE[0]%/*}/.." && pwd)
 CACHE=${LESS_SELECT_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/less-select}
+[[ $CACHE == /* ]] || CACHE=$PWD/$CACHE
+# The program looks for models in the same place.
+export LESS_SELECT_CACHE=$CACHE
 
 # Messages go to stderr: stdout belongs to the program.
 say() { printf '%s\n' "$*" >&2; }
