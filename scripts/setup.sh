@@ -22,15 +22,15 @@ has() { command -v "$1" >/dev/null 2>&1; }
 
 # system_packages PACKAGE...: installed through apt where we may, else asked for.
 system_packages() {
-    local apt=(apt-get)
+    local apt=(env DEBIAN_FRONTEND=noninteractive apt-get)
     has apt-get || die "something is missing that Debian calls: $*. Please install it."
     if ((EUID != 0)); then
         sudo -n true 2>/dev/null || die "please run: sudo apt-get install -y $*"
-        apt=(sudo -n apt-get)
+        apt=(sudo -n "${apt[@]}")
     fi
     say "installing $* with apt"
     "${apt[@]}" update -qq >&2
-    DEBIAN_FRONTEND=noninteractive "${apt[@]}" install -y -qq "$@" >&2
+    "${apt[@]}" install -y -qq "$@" >&2
 }
 
 # Everything that must come with the system, asked for in one go.
