@@ -7,6 +7,8 @@
 
 pub mod direction;
 pub mod layout;
+pub mod linear;
+pub mod shard_plan;
 
 use crate::pool::Example;
 use layout::ParamLayout;
