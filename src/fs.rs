@@ -17,7 +17,7 @@ use fs_err as fs;
 /// was before.
 pub fn write_atomic<E: From<io::Error>>(
     path: &Path,
-    fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+    fill: impl FnOnce(&mut (dyn Write + Send)) -> Result<(), E>,
 ) -> Result<(), E> {
     let dir = parent(path);
     fs::create_dir_all(dir)?;
