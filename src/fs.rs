@@ -17,11 +17,11 @@ use fs_err as fs;
 /// was before.
 pub fn write_atomic<E: From<io::Error>>(
     path: &Path,
-    fill: impl FnOnce(&mut dyn Write) -> Result<(), E>,
+    fill: impl FnOnce(&mut (dyn Write + Send)) -> Result<(), E>,
 ) -> Result<(), E> {
     let dir = parent(path);
     fs::create_dir_all(dir)?;
-    let temp = tempfile::Builder::new().prefix(".writing-").tempfile_in(dir)?;
+    let temp = temp_file(dir)?;
     let mut writer = BufWriter::with_capacity(1 << 20, temp);
     fill(&mut writer)?;
     let temp = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -29,6 +29,15 @@ pub fn write_atomic<E: From<io::Error>>(
     temp.persist(path).map_err(|err| err.error)?;
     sync_dir(dir)?;
     Ok(())
+}
+
+/// A temporary file that others may read as the umask allows: what it becomes
+/// is not private.
+fn temp_file(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.prefix(".writing-").tempfile_in(dir)
 }
 
 /// Writes `value` as indented JSON, atomically.
@@ -91,6 +100,18 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_is_as_readable_as_any_other() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, plain) = (dir.path().join("ours"), dir.path().join("plain"));
+        write_json(&ours, &1).unwrap();
+        fs::write(&plain, "1").unwrap();
+        let mode = |path| fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode(&ours), mode(&plain));
     }
 
     #[test]

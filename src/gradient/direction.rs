@@ -1,7 +1,32 @@
 //! Γ: from an example's gradient to the direction in which the optimizer would
 //! move for it.
+//!
+//! With the gradient g of one example and the moments m, v that AdamW held at
+//! the checkpoint after `step` updates, coordinate by coordinate:
+//!
+//! ```text
+//! adam       m' = β1·m + (1−β1)·g     v' = β2·v + (1−β2)·g²     t = step + 1
+//!            Γ  = m'/(1−β1^t) / ( √(v'/(1−β2^t)) + ε )
+//! less-code  Γ  = (0.9·m + 0.1·g) / √( 0.999·v + 0.001·g² + 1e-8 )
+//! adam-v     Γ  = g / ( √(v/(1−β2^step)) + ε )
+//! sgd        Γ  = g
+//! ```
+//!
+//! `adam` is Definition 3.1 of Xia et al. (2024) with the bias correction and
+//! the place of ε that AdamW itself has (Loshchilov and Hutter, 2019, as in
+//! `torch.optim.AdamW`): what the optimizer's next step would be made of, had
+//! this example alone been its batch. `less-code` is
+//! `collect_grad_reps.py` of princeton-nlp/LESS, line 125, with its constants.
+//! `adam-v` leaves out the momentum, which is the same for every example.
+//!
+//! The arithmetic is f32, as the optimizer's own; only the constants are
+//! computed in f64.
+
+use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
+
+use super::layout::ParamLayout;
 
 /// A named definition of Γ. The pool side uses one of these, the target side
 /// always [`Sgd`](Self::Sgd).
@@ -36,6 +61,29 @@ impl GradientKind {
     pub fn needs_moments(self) -> bool {
         self != Self::Sgd
     }
+
+    /// Writes Γ of a stretch of coordinates: `gradient`, `moments` and `out`
+    /// are the same stretch, f32. Every coordinate is on its own, so a gradient
+    /// may be cut into stretches at will.
+    ///
+    /// # Panics
+    ///
+    /// If the lengths differ, or if the kind [needs
+    /// moments](Self::needs_moments) and there are none.
+    pub fn write_direction(
+        self,
+        gradient: &[f32],
+        moments: Option<MomentsSlice<'_>>,
+        out: &mut [f32],
+    ) {
+        match (self, moments) {
+            (Self::Sgd, _) => out.copy_from_slice(gradient),
+            (_, None) => panic!("`{self}` needs the optimizer's moments"),
+            (Self::Adam, Some(moments)) => moments.write_adam(gradient, out),
+            (Self::LessCode, Some(moments)) => moments.write_less_code(gradient, out),
+            (Self::AdamV, Some(moments)) => moments.write_adam_v(gradient, out),
+        }
+    }
 }
 
 impl std::fmt::Display for GradientKind {
@@ -65,6 +113,14 @@ pub struct AdamRule {
     pub step: u64,
 }
 
+impl AdamRule {
+    /// `1 − β1^t` and `1 − β2^t` at `t = step + steps_ahead`.
+    fn corrections(&self, steps_ahead: u64) -> (f64, f64) {
+        let t = (self.step + steps_ahead) as f64;
+        (1.0 - self.beta1.powf(t), 1.0 - self.beta2.powf(t))
+    }
+}
+
 /// Adam's moments at a checkpoint, f32, `[grad_dim]` each, in the order of the
 /// [`ParamLayout`](super::layout::ParamLayout).
 #[derive(Clone, Debug, PartialEq)]
@@ -75,4 +131,212 @@ pub struct Moments {
     pub exp_avg: Vec<f32>,
     /// Second moment v.
     pub exp_avg_sq: Vec<f32>,
+}
+
+/// Why [`Moments`] cannot belong to a checkpoint of a model.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum MomentsError {
+    /// They are of another number of coordinates.
+    #[error("{found} moments for a gradient of {expected} coordinates")]
+    Length {
+        /// The gradient's.
+        expected: usize,
+        /// The moments'.
+        found: usize,
+    },
+    /// No update stands behind them.
+    #[error("moments of an optimizer that has taken no step")]
+    NoStep,
+    /// A decay rate outside `[0, 1)` or an ε that is negative or not finite.
+    #[error("{0:?} are no constants of Adam")]
+    Rule(AdamRule),
+}
+
+impl Moments {
+    /// Checks that these moments are for gradients of `layout` and give finite
+    /// bias corrections.
+    ///
+    /// # Errors
+    ///
+    /// The first thing found wrong.
+    pub fn check(&self, layout: &ParamLayout) -> Result<(), MomentsError> {
+        let expected = layout.grad_dim();
+        for found in [self.exp_avg.len(), self.exp_avg_sq.len()] {
+            if found != expected {
+                return Err(MomentsError::Length { expected, found });
+            }
+        }
+        let AdamRule { beta1, beta2, epsilon, step } = self.rule;
+        let is_decay = |beta: f64| (0.0..1.0).contains(&beta);
+        if !(is_decay(beta1) && is_decay(beta2) && (0.0..f64::INFINITY).contains(&epsilon)) {
+            return Err(MomentsError::Rule(self.rule));
+        }
+        if step == 0 { Err(MomentsError::NoStep) } else { Ok(()) }
+    }
+
+    /// The moments of the coordinates in `range`.
+    ///
+    /// # Panics
+    ///
+    /// If `range` passes the end.
+    pub fn slice(&self, range: Range<usize>) -> MomentsSlice<'_> {
+        MomentsSlice {
+            rule: self.rule,
+            exp_avg: &self.exp_avg[range.clone()],
+            exp_avg_sq: &self.exp_avg_sq[range],
+        }
+    }
+}
+
+/// The [`Moments`] of a stretch of coordinates, f32.
+#[derive(Clone, Copy, Debug)]
+pub struct MomentsSlice<'a> {
+    /// Constants and step count.
+    pub rule: AdamRule,
+    /// First moment m.
+    pub exp_avg: &'a [f32],
+    /// Second moment v.
+    pub exp_avg_sq: &'a [f32],
+}
+
+impl MomentsSlice<'_> {
+    fn write_adam(&self, gradient: &[f32], out: &mut [f32]) {
+        let AdamRule { beta1, beta2, epsilon, .. } = self.rule;
+        let (correction1, correction2) = self.rule.corrections(1);
+        let [beta1, fresh1] = [beta1, (1.0 - beta1)].map(|x| x as f32);
+        let [beta2, fresh2] = [beta2, (1.0 - beta2)].map(|x| x as f32);
+        let [correction1, root, epsilon] =
+            [correction1, correction2.sqrt(), epsilon].map(|x| x as f32);
+        self.map(gradient, out, |g, m, v| {
+            let m = beta1 * m + fresh1 * g;
+            let v = beta2 * v + fresh2 * g * g;
+            m / correction1 / (v.sqrt() / root + epsilon)
+        });
+    }
+
+    fn write_less_code(&self, gradient: &[f32], out: &mut [f32]) {
+        self.map(gradient, out, |g, m, v| {
+            (0.9 * m + 0.1 * g) / (0.999 * v + 0.001 * g * g + 1e-8).sqrt()
+        });
+    }
+
+    fn write_adam_v(&self, gradient: &[f32], out: &mut [f32]) {
+        let (_, correction2) = self.rule.corrections(0);
+        let [root, epsilon] = [correction2.sqrt(), self.rule.epsilon].map(|x| x as f32);
+        self.map(gradient, out, |g, _, v| g / (v.sqrt() / root + epsilon));
+    }
+
+    /// `out[i] = direction(g[i], m[i], v[i])`, in a loop the compiler can vectorize.
+    fn map(&self, gradient: &[f32], out: &mut [f32], direction: impl Fn(f32, f32, f32) -> f32) {
+        let n = out.len();
+        assert!(
+            gradient.len() == n && self.exp_avg.len() == n && self.exp_avg_sq.len() == n,
+            "gradient, moments and direction are of one stretch"
+        );
+        let moments = self.exp_avg.iter().zip(self.exp_avg_sq);
+        for ((out, g), (m, v)) in out.iter_mut().zip(gradient).zip(moments) {
+            *out = direction(*g, *m, *v);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RULE: AdamRule = AdamRule { beta1: 0.85, beta2: 0.99, epsilon: 1e-6, step: 3 };
+
+    /// Γ of one coordinate in f64, straight from the table of the module page.
+    fn reference(kind: GradientKind, rule: AdamRule, g: f64, m: f64, v: f64) -> f64 {
+        let AdamRule { beta1, beta2, epsilon, step } = rule;
+        match kind {
+            GradientKind::Adam => {
+                let t = i32::try_from(step + 1).unwrap();
+                let m_hat = (beta1 * m + (1.0 - beta1) * g) / (1.0 - beta1.powi(t));
+                let v_hat = (beta2 * v + (1.0 - beta2) * g * g) / (1.0 - beta2.powi(t));
+                m_hat / (v_hat.sqrt() + epsilon)
+            }
+            GradientKind::LessCode => {
+                (0.9 * m + 0.1 * g) / (0.999 * v + 0.001 * g * g + 1e-8).sqrt()
+            }
+            GradientKind::AdamV => {
+                let v_hat = v / (1.0 - beta2.powi(i32::try_from(step).unwrap()));
+                g / (v_hat.sqrt() + epsilon)
+            }
+            GradientKind::Sgd => g,
+        }
+    }
+
+    fn moments(exp_avg: Vec<f32>, exp_avg_sq: Vec<f32>) -> Moments {
+        Moments { rule: RULE, exp_avg, exp_avg_sq }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_kind_follows_its_formula(
+            coordinates in proptest::collection::vec((-1f32..1.0, -1f32..1.0, 0f32..1.0), 1..50),
+            exponent in -12i32..1,
+        ) {
+            let scale = 10f32.powi(exponent);
+            let g: Vec<f32> = coordinates.iter().map(|c| c.0 * scale).collect();
+            let m = coordinates.iter().map(|c| c.1 * scale).collect();
+            let v = coordinates.iter().map(|c| c.2 * scale * scale).collect();
+            let moments = moments(m, v);
+            for kind in GradientKind::ALL {
+                let mut out = vec![0.0; g.len()];
+                kind.write_direction(&g, Some(moments.slice(0..g.len())), &mut out);
+                for (i, found) in out.iter().enumerate() {
+                    let [m, v] = [moments.exp_avg[i], moments.exp_avg_sq[i]].map(f64::from);
+                    let expected = reference(kind, RULE, g[i].into(), m, v);
+                    // The sum of m and g may cancel; f32 then keeps the larger term's error.
+                    let size = reference(kind, RULE, g[i].abs().into(), m.abs(), v);
+                    proptest::prop_assert!(
+                        (f64::from(*found) - expected).abs() <= 2e-6 * size + 1e-30,
+                        "{kind}: {found} is not {expected}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_gradient_may_be_cut_anywhere() {
+        let g = [0.5, -0.25, 2.0, 0.125, -3.0];
+        let moments = moments(vec![0.1; 5], vec![0.2; 5]);
+        for kind in GradientKind::ALL {
+            let mut whole = [0.0; 5];
+            kind.write_direction(&g, Some(moments.slice(0..5)), &mut whole);
+            let mut cut = [0.0; 5];
+            for range in [0..2, 2..5] {
+                let slice = moments.slice(range.clone());
+                kind.write_direction(&g[range.clone()], Some(slice), &mut cut[range]);
+            }
+            assert_eq!(whole, cut);
+        }
+    }
+
+    #[test]
+    fn less_code_ignores_the_optimizers_constants() {
+        let direction = |rule| {
+            let moments = Moments { rule, exp_avg: vec![0.3], exp_avg_sq: vec![0.04] };
+            let mut out = [0.0];
+            GradientKind::LessCode.write_direction(&[0.5], Some(moments.slice(0..1)), &mut out);
+            out[0]
+        };
+        let other = AdamRule { beta1: 0.5, beta2: 0.5, epsilon: 0.5, step: 9 };
+        assert_eq!(direction(RULE).to_bits(), direction(other).to_bits());
+    }
+
+    #[test]
+    fn moments_that_cannot_be_are_refused() {
+        let layout = ParamLayout::new([("a".into(), vec![2])]);
+        let good = moments(vec![0.0; 2], vec![0.0; 2]);
+        assert_eq!(good.check(&layout), Ok(()));
+        let short = moments(vec![0.0; 2], vec![0.0; 1]);
+        assert_eq!(short.check(&layout), Err(MomentsError::Length { expected: 2, found: 1 }));
+        let fresh = Moments { rule: AdamRule { step: 0, ..RULE }, ..good.clone() };
+        assert_eq!(fresh.check(&layout), Err(MomentsError::NoStep));
+        let rule = AdamRule { beta2: 1.0, ..RULE };
+        assert_eq!(Moments { rule, ..good }.check(&layout), Err(MomentsError::Rule(rule)));
+    }
 }

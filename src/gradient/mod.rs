@@ -5,10 +5,14 @@
 //! and, in closed form, by [`linear`] for tests and for reading: everything
 //! after the backward pass is the same code for both.
 
+pub mod collect;
 pub mod direction;
 pub mod layout;
+pub mod linear;
 #[cfg(feature = "torch")]
 mod lora;
+pub mod measure;
+pub mod shard_plan;
 
 use crate::pool::Example;
 use layout::ParamLayout;

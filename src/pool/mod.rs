@@ -5,18 +5,12 @@
 //! tables of [`Example`]s, in order of [`ExampleId`]. Later stages read only
 //! those.
 
+mod error;
+mod guard;
 pub mod table;
 
+pub use error::{PoolError, TableErrorKind};
 use serde::{Deserialize, Serialize};
-
-/// Why the pool or the target could not be read.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PoolError {
-    /// A file could not be read or written.
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-}
 
 /// The settings of the ingest stage.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -62,6 +56,23 @@ impl ExampleId {
 impl std::fmt::Display for ExampleId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl std::str::FromStr for ExampleId {
+    type Err = ();
+
+    /// Reads the 32 hex digits that `Display` writes.
+    fn from_str(text: &str) -> Result<Self, ()> {
+        let mut id = [0; 16];
+        if text.len() != 32 || !text.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(());
+        }
+        for (byte, digits) in id.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            let digits = std::str::from_utf8(digits).map_err(|_| ())?;
+            *byte = u8::from_str_radix(digits, 16).map_err(|_| ())?;
+        }
+        Ok(Self(id))
     }
 }
 

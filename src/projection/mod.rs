@@ -1,12 +1,43 @@
 //! Random projections from gradients of millions of coordinates to rows of a
 //! few thousand that keep inner products.
 //!
-//! Every entry of the matrix is a function of the seed, the checkpoint, the
-//! parameter's name and the coordinate's index, so it is the same on every
-//! machine, for every thread count and batch, and independent from one
-//! checkpoint to the next.
+//! Every entry of the matrix P: R^`grad_dim` → R^`proj_dim` is a function of
+//! the seed, the checkpoint, the parameter's name and the coordinate's index
+//! in it, so it is the same on every machine, for every thread count and batch,
+//! and independent from one checkpoint to the next. A parameter's entries come
+//! from the ChaCha8 keystream `w[0], w[1], …` (32-bit words, addressed with 64
+//! bits and more) under the key `["projection", checkpoint, parameter]` of the
+//! [`Seed`]. With D = `proj_dim`, coordinate i and output j:
+//!
+//! ```text
+//! sjlt        P[j, i] = ±1     if j = the top log2(D) bits of w[i], else 0
+//! rademacher  P[j, i] = ±1/√D  by bit j mod 32 of w[i·D/32 + j/32]
+//! none        P       = identity
+//! ```
+//!
+//! A set bit means minus; `sjlt` takes the lowest bit of its word. Both have
+//! E⟨Px, Py⟩ = ⟨x, y⟩ with an error of about 1/√D relative to ‖x‖·‖y‖
+//! (Kane and Nelson, 2014, for the sparse one; Achlioptas, 2003, for signs).
+//! Because an `sjlt` bucket is made of top bits, adding neighbouring outputs
+//! of an `sjlt` to D gives the `sjlt` to D/2: a stored row can be read at any
+//! smaller power of two.
+//!
+//! Memory: `sjlt` keeps its keystream, 4 bytes × `grad_dim`; `rademacher`
+//! makes 2 MB blocks of signs, one a thread, and keeps none.
 
+pub mod fidelity;
+mod rademacher;
+mod sjlt;
+
+use std::ops::Range;
+
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+
+use crate::gradient::layout::ParamLayout;
+use crate::seed::Seed;
+use rademacher::Rademacher;
+use sjlt::Sjlt;
 
 /// How gradients are made short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,3 +74,147 @@ pub struct ProjectionSettings {
     /// Length of a projected row: a power of two, at least 64. Ignored by `none`.
     pub proj_dim: usize,
 }
+
+/// `proj_dim` is no power of two between 64 and 2^31.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("projection to {proj_dim} dimensions: not a power of two between 64 and 2^31")]
+pub struct ProjectionError {
+    /// The length asked for.
+    pub proj_dim: usize,
+}
+
+/// The projection of one checkpoint's gradients.
+#[derive(Debug)]
+pub struct Projection {
+    matrix: Matrix,
+    layout: ParamLayout,
+    proj_dim: usize,
+    fingerprint: String,
+}
+
+#[derive(Debug)]
+enum Matrix {
+    Sjlt(Sjlt),
+    Rademacher(Rademacher),
+    None,
+}
+
+impl Projection {
+    /// Version of the definitions in the module page; part of the fingerprint.
+    const VERSION: u32 = 1;
+
+    /// The projection of gradients over `layout` at the checkpoint named
+    /// `checkpoint`. Computes the tables of `sjlt`, in parallel over parameters.
+    ///
+    /// # Errors
+    ///
+    /// If `proj_dim` is no power of two between 64 and 2^31 (but for `none`).
+    pub fn new(
+        settings: ProjectionSettings,
+        seed: Seed,
+        checkpoint: &str,
+        layout: &ParamLayout,
+    ) -> Result<Self, ProjectionError> {
+        let ProjectionSettings { kind, proj_dim } = settings;
+        let is_allowed = proj_dim.is_power_of_two() && (64..=1 << 31).contains(&proj_dim);
+        if kind != ProjectionKind::None && !is_allowed {
+            return Err(ProjectionError { proj_dim });
+        }
+        let proj_dim = if kind == ProjectionKind::None { layout.grad_dim() } else { proj_dim };
+        let keys = layout
+            .params()
+            .iter()
+            .map(|param| seed.key(&["projection", checkpoint, &param.name]))
+            .collect::<Vec<_>>();
+        let matrix = match kind {
+            ProjectionKind::Sjlt => Matrix::Sjlt(Sjlt::new(&keys, layout, proj_dim)),
+            ProjectionKind::Rademacher => Matrix::Rademacher(Rademacher::new(keys, proj_dim)),
+            ProjectionKind::None => Matrix::None,
+        };
+        let identity = serde_json::json!({
+            "version": Self::VERSION,
+            "kind": kind,
+            "proj-dim": proj_dim,
+            "seed": seed,
+            "checkpoint": checkpoint,
+            "layout": layout.fingerprint(),
+        });
+        let hash = blake3::derive_key("less-select projection v1", identity.to_string().as_bytes());
+        let fingerprint = blake3::Hash::from(hash).to_hex()[..32].to_owned();
+        Ok(Self { matrix, layout: layout.clone(), proj_dim, fingerprint })
+    }
+
+    /// The parameters it projects.
+    pub fn layout(&self) -> &ParamLayout {
+        &self.layout
+    }
+
+    /// Length of a projected row; `grad_dim` for `none`.
+    pub fn proj_dim(&self) -> usize {
+        self.proj_dim
+    }
+
+    /// 32 hex digits that are equal for equal matrices: inner products of rows
+    /// mean something only where they agree.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Adds one parameter's part of the projection of several vectors to `rows`.
+    ///
+    /// `rows` is `[n × proj_dim]`, f32, row-major; start it at zero and call
+    /// this once a parameter. `write(row, range, out)` must write that row's
+    /// coordinates `range`, counted within the parameter, to `out`: so vectors
+    /// are made piece by piece where they are consumed and are never whole in
+    /// memory. It is called in parallel, once for every row and range.
+    ///
+    /// Runs on the current rayon pool. Every output is an f32 sum in the order
+    /// of coordinates, the same for any number of threads and rows.
+    ///
+    /// # Panics
+    ///
+    /// If `rows` is no whole number of rows, or there is no such parameter.
+    pub fn accumulate(
+        &self,
+        param_idx: usize,
+        rows: &mut [f32],
+        write: impl Fn(usize, Range<usize>, &mut [f32]) + Sync,
+    ) {
+        assert!(rows.len().is_multiple_of(self.proj_dim), "whole rows of {}", self.proj_dim);
+        let param = &self.layout.params()[param_idx];
+        let len = param.n_coordinates();
+        match &self.matrix {
+            Matrix::Rademacher(rademacher) => rademacher.add(param_idx, len, rows, &write),
+            Matrix::Sjlt(sjlt) => self.in_pieces(len, rows, &write, |range, values, row| {
+                sjlt.add(param_idx, range, values, row);
+            }),
+            Matrix::None => self.in_pieces(len, rows, &write, |range, values, row| {
+                let row = &mut row[param.offset..][range];
+                row.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+            }),
+        }
+    }
+
+    /// Walks the coordinates `0..len` of every row in order, rows in parallel:
+    /// `write` fills a piece, `add` adds it to the row.
+    fn in_pieces(
+        &self,
+        len: usize,
+        rows: &mut [f32],
+        write: &(impl Fn(usize, Range<usize>, &mut [f32]) + Sync),
+        add: impl Fn(Range<usize>, &[f32], &mut [f32]) + Sync,
+    ) {
+        rows.par_chunks_exact_mut(self.proj_dim).enumerate().for_each(|(row_idx, row)| {
+            let mut piece = [0.0; PIECE];
+            for start in (0..len).step_by(PIECE) {
+                let range = start..len.min(start + PIECE);
+                let values = &mut piece[..range.len()];
+                write(row_idx, range.clone(), values);
+                add(range, values, row);
+            }
+        });
+    }
+}
+
+/// Coordinates handled at once for one row: 4 KB, well inside the first cache.
+const PIECE: usize = 1024;

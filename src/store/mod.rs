@@ -1,6 +1,48 @@
 //! The gradient store: projected per-example gradients on disk.
+//!
+//! A store holds the rows of one table (pool or target) at one checkpoint, in
+//! a folder of shards. A shard is two files:
+//!
+//! ```text
+//! shard-00003.arrow   Arrow IPC, one record batch, rows in order of id:
+//!                       id            fixed_size_binary(16)
+//!                       KIND          fixed_size_list<f32|f16>[proj_dim]   unit length
+//!                       KIND.norm     f32      length before it was made one
+//!                       loss          f32      mean token loss, nats
+//!                       n_supervised  u32
+//!                       flag          utf8?    why the row must not be ranked
+//! shard-00003.json    its marker: file name, blake3 checksum, bytes, rows, fingerprint
+//! ```
+//!
+//! with the two KIND columns once for every
+//! [`GradientKind`](crate::gradient::direction::GradientKind) stored. A flagged
+//! row holds zeros. The Arrow schema has one metadata key, `less-select`, whose
+//! value is the [`StoreHeader`](shard::StoreHeader) as JSON; all shards of a
+//! store have the same. Any Arrow reader opens the data file.
+//!
+//! Both files are written atomically, the marker last: a shard is committed
+//! when a marker names a file with its checksum. Reading proves exactly that
+//! over the whole file before it hands out a row, so a shard is complete and
+//! unaltered or it is an error. Rows are then read from the memory map without
+//! a copy.
+//!
+//! Compatibility: [`FORMAT`] grows when an older reader would misread a file,
+//! and a reader refuses every other format than its own.
+
+mod checked_file;
+pub mod gradient_store;
+pub mod shard;
+
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::gradient::direction::GradientKind;
+
+pub(crate) use checked_file::{CheckedFile, commit};
+
+/// Version of the file format.
+pub const FORMAT: u32 = 1;
 
 /// How a stored row's coordinates are written. Queries are always f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,5 +63,132 @@ impl std::str::FromStr for StoreDtype {
             "f16" => Ok(Self::F16),
             _ => Err(()),
         }
+    }
+}
+
+/// Which of the two tables a store's rows belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Split {
+    /// The training pool.
+    Pool,
+    /// The target examples.
+    Target,
+}
+
+impl Split {
+    /// The split's name in files and messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pool => "pool",
+            Self::Target => "target",
+        }
+    }
+}
+
+impl std::fmt::Display for Split {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+/// Why a row must not be ranked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flag {
+    /// The loss is NaN or infinite.
+    NonFiniteLoss,
+    /// A coordinate of the gradient or of its direction is NaN or infinite.
+    NonFiniteGradient,
+    /// The gradient, or its projection, is zero everywhere.
+    ZeroGradient,
+}
+
+impl Flag {
+    /// The reason as files and reports state it.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::NonFiniteLoss => "non-finite loss",
+            Self::NonFiniteGradient => "non-finite gradient",
+            Self::ZeroGradient => "zero gradient",
+        }
+    }
+}
+
+/// A file or folder of a store that cannot be written, read or believed.
+#[derive(Debug, thiserror::Error)]
+#[error("stored gradients `{}`", path.display())]
+pub struct StoreError {
+    /// The file or folder at fault.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    #[source]
+    pub kind: StoreErrorKind,
+}
+
+/// What is wrong with a file or folder of a store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreErrorKind {
+    /// It could not be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// No marker says that the file is complete.
+    #[error("is not committed: there is no marker `{0}`")]
+    NotCommitted(String),
+    /// The marker or header is not the JSON it should be.
+    #[error("damaged marker or header")]
+    Json(#[from] serde_json::Error),
+    /// The marker names another file.
+    #[error("its marker is of `{0}`")]
+    OtherFile(String),
+    /// The file is shorter or longer than when it was committed.
+    #[error("has {found} bytes instead of {expected}")]
+    Length {
+        /// Bytes according to the marker.
+        expected: u64,
+        /// Bytes found.
+        found: u64,
+    },
+    /// Its bytes are not those that were committed.
+    #[error("does not have the checksum of its marker: its bytes were altered")]
+    Checksum,
+    /// Its bytes are whole but no Arrow file that can be read.
+    #[error(transparent)]
+    Arrow(#[from] arrow::error::ArrowError),
+    /// It is an Arrow file, but not one of ours.
+    #[error("{0}")]
+    Layout(&'static str),
+    /// It was written in another format.
+    #[error("has format {0}; this version reads format {FORMAT}")]
+    Format(u32),
+    /// Two things that must come from one computation do not.
+    #[error("{what} is `{found}`, but `{expected}` in {elsewhere}")]
+    Mismatch {
+        /// The part of the header that differs.
+        what: &'static str,
+        /// What it is here.
+        found: String,
+        /// What it is there.
+        expected: String,
+        /// Where it is what was expected.
+        elsewhere: String,
+    },
+    /// Rows do not stand in strict order of id.
+    #[error("row {0} is not in order of id")]
+    Order(usize),
+    /// The store has no gradients of this kind.
+    #[error("holds no `{0}` gradients")]
+    NoKind(GradientKind),
+}
+
+impl StoreErrorKind {
+    /// Whether the file may be good and the system is at fault.
+    fn is_denied(&self) -> bool {
+        matches!(self, Self::Io(err) if err.kind() != std::io::ErrorKind::NotFound)
+    }
+
+    /// Names the place of the error.
+    pub(crate) fn at(self, path: &Path) -> StoreError {
+        StoreError { path: path.to_owned(), kind: self }
     }
 }

@@ -1,0 +1,184 @@
+//! An Arrow file of one record batch that is proven whole before it is read.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::RecordBatch;
+use arrow::buffer::Buffer;
+use arrow::datatypes::Schema;
+use arrow::error::ArrowError;
+use arrow::ipc;
+use arrow::ipc::reader::{FileDecoder, read_footer_length};
+use arrow::ipc::writer::FileWriter;
+use bytes::Bytes;
+use fs_err as fs;
+use memmap2::Mmap;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{StoreError, StoreErrorKind};
+
+/// The one metadata key of our Arrow schemas.
+const HEADER_KEY: &str = "less-select";
+
+/// What is said of a data file once it is complete. Fields in order of name,
+/// like all JSON here.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Marker {
+    blake3: String,
+    bytes: u64,
+    file: String,
+    fingerprint: String,
+    rows: usize,
+}
+
+/// An opened file: its record batch, in the memory map, and its header.
+#[derive(Debug)]
+pub(crate) struct CheckedFile<H> {
+    /// The header the schema carries.
+    pub(crate) header: H,
+    /// What the file was made from, as its writer put it.
+    pub(crate) fingerprint: String,
+    /// The rows.
+    pub(crate) batch: RecordBatch,
+}
+
+/// Writes `batch` to `path` and then its marker beside it.
+///
+/// `fingerprint` says what the rows were made from.
+pub(crate) fn commit(
+    path: &Path,
+    header: &impl Serialize,
+    fingerprint: &str,
+    batch: &RecordBatch,
+) -> Result<(), StoreError> {
+    let write = || -> Result<(), StoreErrorKind> {
+        let metadata = [(HEADER_KEY.to_owned(), serde_json::to_string(header)?)];
+        let schema = Schema::clone(&batch.schema()).with_metadata(metadata);
+        let (mut hasher, mut bytes) = (blake3::Hasher::new(), 0);
+        crate::fs::write_atomic(path, |out| {
+            let out = Counted { out, hasher: &mut hasher, bytes: &mut bytes };
+            let mut writer = FileWriter::try_new(out, &schema)?;
+            writer.write(batch)?;
+            writer.finish()?;
+            Ok::<_, StoreErrorKind>(())
+        })?;
+        let marker = Marker {
+            blake3: hasher.finalize().to_hex().to_string(),
+            bytes,
+            file: file_name(path),
+            fingerprint: fingerprint.to_owned(),
+            rows: batch.num_rows(),
+        };
+        Ok(crate::fs::write_json(&marker_path(path), &marker)?)
+    };
+    write().map_err(|kind| kind.at(path))
+}
+
+impl<H: DeserializeOwned> CheckedFile<H> {
+    /// Maps the file at `path` and proves it whole: length and checksum are its
+    /// marker's. Only then are its bytes decoded, without copying them.
+    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_whole(path).map_err(|kind| kind.at(path))
+    }
+
+    fn open_whole(path: &Path) -> Result<Self, StoreErrorKind> {
+        let marker = read_marker(path)?;
+        if marker.file != file_name(path) {
+            return Err(StoreErrorKind::OtherFile(marker.file));
+        }
+        let file = fs::File::open(path)?;
+        let found = file.metadata()?.len();
+        if found != marker.bytes {
+            return Err(StoreErrorKind::Length { expected: marker.bytes, found });
+        }
+        #[expect(unsafe_code, reason = "memory maps cannot be made safely")]
+        // SAFETY: our files are replaced by rename, never rewritten in place,
+        // so no process of ours changes the mapped bytes. Somebody else's
+        // could, after the checksum; nothing short of copying the file would
+        // guard against that, and the worst of it is a wrong number or, if the
+        // file is cut, a bus error.
+        let map = unsafe { Mmap::map(&file) }?;
+        if blake3::Hasher::new().update_rayon(&map).finalize().to_hex().as_str() != marker.blake3 {
+            return Err(StoreErrorKind::Checksum);
+        }
+        let (schema, batch) = decode(&Buffer::from(Bytes::from_owner(map)))?;
+        let header = schema
+            .metadata()
+            .get(HEADER_KEY)
+            .ok_or(StoreErrorKind::Layout("has no `less-select` header"))?;
+        if batch.num_rows() != marker.rows {
+            return Err(StoreErrorKind::Layout("has another number of rows than its marker"));
+        }
+        let header = serde_json::from_str(header)?;
+        Ok(Self { header, fingerprint: marker.fingerprint, batch })
+    }
+}
+
+/// Where the marker of the data file at `path` is.
+fn marker_path(path: &Path) -> PathBuf {
+    path.with_extension("json")
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+fn read_marker(path: &Path) -> Result<Marker, StoreErrorKind> {
+    let marker = marker_path(path);
+    match fs::read(&marker) {
+        Ok(json) => Ok(serde_json::from_slice(&json)?),
+        Err(err) if err.kind() == io::ErrorKind::NotFound => {
+            Err(StoreErrorKind::NotCommitted(file_name(&marker)))
+        }
+        Err(err) => Err(err.into()),
+    }
+}
+
+/// Schema and only record batch of an Arrow file; the batch's arrays point
+/// into `file`.
+fn decode(file: &Buffer) -> Result<(Arc<Schema>, RecordBatch), StoreErrorKind> {
+    const CUT: StoreErrorKind = StoreErrorKind::Layout("is no Arrow file");
+    let (rest, trailer) = file.split_last_chunk::<10>().ok_or(CUT)?;
+    let footer_start = rest.len().checked_sub(read_footer_length(*trailer)?).ok_or(CUT)?;
+    let footer = ipc::root_as_footer(&rest[footer_start..])
+        .map_err(|err| ArrowError::ParseError(err.to_string()))?;
+    let schema = footer.schema().ok_or(CUT)?;
+    let schema = Arc::new(ipc::convert::try_fb_to_schema(schema)?);
+    let blocks = footer.recordBatches().ok_or(CUT)?;
+    if blocks.len() != 1 {
+        return Err(StoreErrorKind::Layout("does not hold exactly one record batch"));
+    }
+    let block = blocks.get(0);
+    let size = |length: i64| usize::try_from(length).map_err(|_| CUT);
+    let start = size(block.offset())?;
+    let length = size(block.bodyLength())?
+        .checked_add(size(block.metaDataLength().into())?)
+        .filter(|length| length.checked_add(start).is_some_and(|end| end <= file.len()))
+        .ok_or(CUT)?;
+    let decoder = FileDecoder::new(schema.clone(), footer.version()).with_require_alignment(true);
+    let batch = decoder.read_record_batch(block, &file.slice_with_length(start, length))?;
+    Ok((schema, batch.ok_or(CUT)?))
+}
+
+/// A writer that hashes and counts what passes through.
+struct Counted<'a> {
+    out: &'a mut dyn Write,
+    hasher: &'a mut blake3::Hasher,
+    bytes: &'a mut u64,
+}
+
+impl Write for Counted<'_> {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        let n = self.out.write(buffer)?;
+        self.hasher.update(&buffer[..n]);
+        *self.bytes += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}

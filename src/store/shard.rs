@@ -1,0 +1,325 @@
+//! One shard: some rows of a table at one checkpoint.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, AsArray, FixedSizeBinaryArray, FixedSizeListArray, Float16Array, Float32Array,
+    RecordBatch, StringArray, UInt32Array,
+};
+use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, Schema, UInt32Type};
+use arrow::error::ArrowError;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use serde::{Deserialize, Serialize};
+
+use super::{CheckedFile, FORMAT, Flag, Split, StoreDtype, StoreError, StoreErrorKind, commit};
+use crate::gradient::direction::GradientKind;
+use crate::pool::ExampleId;
+
+/// What all shards of a store have in common, in order of name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StoreHeader {
+    /// The checkpoint, such as `epoch-1`.
+    pub checkpoint: String,
+    /// How coordinates are written.
+    pub dtype: StoreDtype,
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Fingerprint of what the gradients are of: model, adapter, precision.
+    pub gradient: String,
+    /// The kinds of gradient stored.
+    pub kinds: Vec<GradientKind>,
+    /// Fingerprint of the parameter layout.
+    pub layout: String,
+    /// Number of shards of the whole store.
+    pub n_shards: usize,
+    /// Length of a row.
+    pub proj_dim: usize,
+    /// Fingerprint of the projection.
+    pub projection: String,
+    /// The table.
+    pub split: Split,
+}
+
+impl StoreHeader {
+    /// Refuses, by name, a header whose rows cannot stand beside `self`'s in
+    /// one inner product; `elsewhere` is what `self` is the header of.
+    ///
+    /// # Errors
+    ///
+    /// The first of checkpoint, layout, gradient and projection that differs.
+    pub fn check_comparable(&self, other: &Self, elsewhere: &str) -> Result<(), StoreErrorKind> {
+        let pairs = [
+            ("checkpoint", &self.checkpoint, &other.checkpoint),
+            ("parameter layout", &self.layout, &other.layout),
+            ("gradient fingerprint", &self.gradient, &other.gradient),
+            ("projection fingerprint", &self.projection, &other.projection),
+        ];
+        match pairs.into_iter().find(|(_, expected, found)| expected != found) {
+            None => Ok(()),
+            Some((what, expected, found)) => Err(StoreErrorKind::Mismatch {
+                what,
+                found: found.clone(),
+                expected: expected.clone(),
+                elsewhere: elsewhere.to_owned(),
+            }),
+        }
+    }
+
+    fn schema(&self) -> Schema {
+        let mut fields = vec![Field::new("id", DataType::FixedSizeBinary(16), false)];
+        for kind in &self.kinds {
+            fields.push(Field::new(kind.name(), self.rows_type(), false));
+            fields.push(Field::new(format!("{kind}.norm"), DataType::Float32, false));
+        }
+        fields.push(Field::new("loss", DataType::Float32, false));
+        fields.push(Field::new("n_supervised", DataType::UInt32, false));
+        fields.push(Field::new("flag", DataType::Utf8, true));
+        Schema::new(fields)
+    }
+
+    fn rows_type(&self) -> DataType {
+        let coordinate = match self.dtype {
+            StoreDtype::F32 => DataType::Float32,
+            StoreDtype::F16 => DataType::Float16,
+        };
+        DataType::new_fixed_size_list(coordinate, self.proj_dim as i32, false)
+    }
+}
+
+/// The rows of a shard on their way to its file, in order of id.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShardRows {
+    /// Identities, strictly ascending.
+    pub ids: Vec<ExampleId>,
+    /// One entry for each of the header's kinds, in its order.
+    pub kinds: Vec<KindRows>,
+    /// Mean token loss in nats, one a row.
+    pub loss: Vec<f32>,
+    /// Supervised tokens, one a row.
+    pub n_supervised: Vec<u32>,
+    /// Why a row must not be ranked, one a row.
+    pub flags: Vec<Option<Flag>>,
+}
+
+/// A shard's gradients of one kind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KindRows {
+    /// Rows of unit length, or zeros where flagged: `[n × proj_dim]`, row-major.
+    pub unit: Vec<f32>,
+    /// Their lengths before, `[n]`.
+    pub norms: Vec<f32>,
+}
+
+/// Where shard number `shard` of the store in `dir` is.
+pub fn shard_path(dir: &Path, shard: usize) -> PathBuf {
+    dir.join(format!("shard-{shard:05}.arrow"))
+}
+
+/// Writes a shard and commits it. `fingerprint` says what it was made from;
+/// [`Shard::fingerprint`] gives it back.
+///
+/// # Errors
+///
+/// If the files cannot be written, or the rows are not `header`'s.
+pub fn write_shard(
+    dir: &Path,
+    shard: usize,
+    header: &StoreHeader,
+    fingerprint: &str,
+    rows: ShardRows,
+) -> Result<(), StoreError> {
+    let path = shard_path(dir, shard);
+    let batch = record_batch(header, rows).map_err(|err| StoreErrorKind::from(err).at(&path))?;
+    commit(&path, header, fingerprint, &batch)
+}
+
+fn record_batch(header: &StoreHeader, rows: ShardRows) -> Result<RecordBatch, ArrowError> {
+    let ids = rows.ids.iter().map(|id| id.0);
+    let mut columns: Vec<ArrayRef> = vec![Arc::new(FixedSizeBinaryArray::try_from_iter(ids)?)];
+    for KindRows { unit, norms } in rows.kinds {
+        columns.push(Arc::new(unit_rows(header, unit)?));
+        columns.push(Arc::new(Float32Array::from(norms)));
+    }
+    columns.push(Arc::new(Float32Array::from(rows.loss)));
+    columns.push(Arc::new(UInt32Array::from(rows.n_supervised)));
+    let reasons = rows.flags.into_iter().map(|flag| flag.map(Flag::reason));
+    columns.push(Arc::new(reasons.collect::<StringArray>()));
+    RecordBatch::try_new(Arc::new(header.schema()), columns)
+}
+
+fn unit_rows(header: &StoreHeader, unit: Vec<f32>) -> Result<FixedSizeListArray, ArrowError> {
+    let values: ArrayRef = match header.dtype {
+        StoreDtype::F32 => Arc::new(Float32Array::from(unit)),
+        StoreDtype::F16 => {
+            let mut halves = vec![f16::ZERO; unit.len()];
+            halves.convert_from_f32_slice(&unit);
+            Arc::new(Float16Array::from(halves))
+        }
+    };
+    let DataType::FixedSizeList(field, length) = header.rows_type() else {
+        unreachable!("rows are lists of one length");
+    };
+    FixedSizeListArray::try_new(field, length, values, None)
+}
+
+/// A committed shard, proven whole and mapped into memory.
+#[derive(Debug)]
+pub struct Shard {
+    header: StoreHeader,
+    fingerprint: String,
+    batch: RecordBatch,
+}
+
+impl Shard {
+    /// Opens shard number `shard` of the store in `dir`.
+    ///
+    /// # Errors
+    ///
+    /// If it is not committed, cannot be read, or is not what was committed in
+    /// any byte; or if it is of another format or its rows are out of order.
+    pub fn open(dir: &Path, shard: usize) -> Result<Self, StoreError> {
+        let path = shard_path(dir, shard);
+        let CheckedFile { header, fingerprint, batch } = CheckedFile::<StoreHeader>::open(&path)?;
+        let shard = Self { header, fingerprint, batch };
+        shard.check().map_err(|kind| kind.at(&path))?;
+        Ok(shard)
+    }
+
+    /// Opens the shard if it is committed, whole and made from `fingerprint`;
+    /// `None` if it has to be computed.
+    ///
+    /// # Errors
+    ///
+    /// If a file is there but the system does not let it be read.
+    pub fn open_made_from(
+        dir: &Path,
+        shard: usize,
+        fingerprint: &str,
+    ) -> Result<Option<Self>, StoreError> {
+        match Self::open(dir, shard) {
+            Ok(shard) => Ok((shard.fingerprint == fingerprint).then_some(shard)),
+            Err(err) if err.kind.is_denied() => Err(err),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// After this, columns are where and what the header says.
+    fn check(&self) -> Result<(), StoreErrorKind> {
+        if self.header.format != FORMAT {
+            return Err(StoreErrorKind::Format(self.header.format));
+        }
+        if self.batch.schema().fields() != self.header.schema().fields() {
+            return Err(StoreErrorKind::Layout("has other columns than its header says"));
+        }
+        let mut neighbours = self.ids().zip(self.ids().skip(1));
+        match neighbours.position(|(before, after)| before >= after) {
+            Some(row) => Err(StoreErrorKind::Order(row + 1)),
+            None => Ok(()),
+        }
+    }
+
+    /// What all shards of the store have in common.
+    pub fn header(&self) -> &StoreHeader {
+        &self.header
+    }
+
+    /// What the shard was made from, as its writer put it.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
+    /// Number of rows.
+    pub fn n_rows(&self) -> usize {
+        self.batch.num_rows()
+    }
+
+    /// Identities, strictly ascending, one a row.
+    pub fn ids(&self) -> impl DoubleEndedIterator<Item = ExampleId> + Clone + '_ {
+        let (ids, _) = self.batch.column(0).as_fixed_size_binary().value_data().as_chunks();
+        ids.iter().copied().map(ExampleId)
+    }
+
+    /// The gradients of one kind; `None` if they are not stored.
+    pub fn kind(&self, kind: GradientKind) -> Option<KindColumns<'_>> {
+        let kind_idx = self.header.kinds.iter().position(|stored| *stored == kind)?;
+        let rows = self.batch.column(1 + 2 * kind_idx).as_fixed_size_list().values();
+        let norms = self.batch.column(2 + 2 * kind_idx).as_primitive::<Float32Type>();
+        let unit = match self.header.dtype {
+            StoreDtype::F32 => UnitRows::F32(rows.as_primitive::<Float32Type>().values()),
+            StoreDtype::F16 => UnitRows::F16(rows.as_primitive::<Float16Type>().values()),
+        };
+        Some(KindColumns { unit, norms: norms.values() })
+    }
+
+    /// Mean token loss in nats, one a row.
+    pub fn loss(&self) -> &[f32] {
+        self.from_end(3).as_primitive::<Float32Type>().values()
+    }
+
+    /// Supervised tokens, one a row.
+    pub fn n_supervised(&self) -> &[u32] {
+        self.from_end(2).as_primitive::<UInt32Type>().values()
+    }
+
+    /// Why a row must not be ranked; `None` if it may.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such row.
+    pub fn flag(&self, row: usize) -> Option<&str> {
+        let flags = self.from_end(1).as_string::<i32>();
+        flags.is_valid(row).then(|| flags.value(row))
+    }
+
+    /// Number of rows that must not be ranked.
+    pub fn n_flagged(&self) -> usize {
+        self.n_rows() - self.from_end(1).null_count()
+    }
+
+    fn from_end(&self, position: usize) -> &ArrayRef {
+        self.batch.column(self.batch.num_columns() - position)
+    }
+}
+
+/// A shard's gradients of one kind, in its memory map.
+#[derive(Clone, Copy, Debug)]
+pub struct KindColumns<'a> {
+    /// Rows of unit length, or zeros where flagged.
+    pub unit: UnitRows<'a>,
+    /// Their lengths before, `[n]`.
+    pub norms: &'a [f32],
+}
+
+/// Rows `[n × proj_dim]`, row-major, as they are stored.
+#[derive(Clone, Copy, Debug)]
+pub enum UnitRows<'a> {
+    /// 4 bytes a coordinate.
+    F32(&'a [f32]),
+    /// 2 bytes a coordinate.
+    F16(&'a [f16]),
+}
+
+impl<'a> UnitRows<'a> {
+    /// The coordinates `range` as f32: where they are stored if they are f32,
+    /// else converted into `buffer`.
+    ///
+    /// # Panics
+    ///
+    /// If `range` passes the end.
+    pub fn as_f32<'b>(&self, range: std::ops::Range<usize>, buffer: &'b mut Vec<f32>) -> &'b [f32]
+    where
+        'a: 'b,
+    {
+        match self {
+            Self::F32(values) => &values[range],
+            Self::F16(values) => {
+                buffer.resize(range.len(), 0.0);
+                values[range].convert_to_f32_slice(buffer);
+                buffer
+            }
+        }
+    }
+}

@@ -1,0 +1,341 @@
+//! Collecting gradients: whole or in parts, stopped or not, the same bytes.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use less_select::gradient::collect::{CollectError, Collected};
+use less_select::gradient::direction::GradientKind;
+use less_select::gradient::layout::ParamLayout;
+use less_select::gradient::linear::{LinearError, LinearModel};
+use less_select::gradient::measure::Measure;
+use less_select::gradient::shard_plan::Part;
+use less_select::gradient::{ExampleLoss, PerExampleGradients};
+use less_select::pool::{Example, ExampleId};
+use less_select::progress::{Event, Observer, Silent};
+use less_select::projection::ProjectionKind;
+use less_select::store::gradient_store::GradientStore;
+use less_select::store::{Split, StoreDtype};
+use proptest::prelude::*;
+
+use crate::toy::{self, Setup, Table};
+
+/// Every file of a folder with its bytes.
+fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let entries = fs_err::read_dir(dir).unwrap().map(Result::unwrap);
+    entries
+        .map(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            (name, fs_err::read(entry.path()).unwrap())
+        })
+        .collect()
+}
+
+fn collected(setup: &Setup, table: &Table) -> BTreeMap<String, Vec<u8>> {
+    let dir = tempfile::tempdir().unwrap();
+    setup.collect(table, Split::Pool, 1, dir.path());
+    files(dir.path())
+}
+
+#[test]
+fn rows_stand_in_order_of_id_with_the_gradient_of_their_own_example() {
+    let table = toy::pool(40, 1);
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup { kinds: vec![GradientKind::Sgd], ..Setup::default() };
+    setup.collect(&table, Split::Pool, 1, dir.path());
+    let store = GradientStore::open(dir.path()).unwrap();
+    let ids: Vec<ExampleId> = table.examples.iter().map(|example| example.id).collect();
+    assert_eq!(store.ids().collect::<Vec<_>>(), ids);
+
+    let mut model = toy::model(1);
+    let mut examples = table.examples.iter();
+    for shard in store.shards() {
+        let sgd = shard.kind(GradientKind::Sgd).unwrap();
+        for row in 0..shard.n_rows() {
+            let mut gradient = Vec::new();
+            let losses = model
+                .backward(&[examples.next().unwrap()], &mut |_, rows| gradient.extend(rows))
+                .unwrap();
+            assert_eq!(shard.loss()[row].to_bits(), losses[0].loss.to_bits());
+            assert_eq!(shard.n_supervised()[row], losses[0].n_supervised);
+            let range = row * gradient.len()..(row + 1) * gradient.len();
+            let mut buffer = Vec::new();
+            let unit = sgd.unit.as_f32(range, &mut buffer);
+            for (unit, value) in unit.iter().zip(&gradient) {
+                approx::assert_relative_eq!(unit * sgd.norms[row], value, max_relative = 1e-6);
+            }
+            let length: f32 = unit.iter().map(|value| value * value).sum();
+            approx::assert_relative_eq!(length, 1.0, epsilon = 1e-5);
+        }
+    }
+}
+
+#[test]
+fn many_workers_write_the_bytes_of_one_in_any_order() {
+    let table = toy::pool(100, 2);
+    let setup = Setup { shard_rows: 8, ..Setup::default() };
+    let alone = collected(&setup, &table);
+    for order in [[0, 1, 2], [2, 0, 1]] {
+        let dir = tempfile::tempdir().unwrap();
+        for index in order {
+            let part = Part::new(index, NonZeroUsize::new(3).unwrap()).unwrap();
+            let worker = Setup { part, n_threads: 1 + index, ..setup.clone() };
+            worker.collect(&table, Split::Pool, 1, dir.path());
+        }
+        assert!(files(dir.path()) == alone);
+    }
+}
+
+#[test]
+fn what_is_committed_is_not_computed_again() {
+    let table = toy::pool(50, 3);
+    let n_rows = table.rows.len();
+    let dir = tempfile::tempdir().unwrap();
+    let first = Setup::default().collect(&table, Split::Pool, 1, dir.path());
+    assert_eq!(first, Collected { n_rows, n_present: 0, n_flagged: 0 });
+    let mut never = Faulty::new([(table.examples[0].id, Fault::Fails)]);
+    let again = Setup::default()
+        .collect_with(&mut never, &table, Split::Pool, 1, dir.path(), &Silent)
+        .unwrap();
+    assert_eq!(again, Collected { n_rows, n_present: n_rows, n_flagged: 0 });
+}
+
+#[test]
+fn damaged_missing_and_outdated_shards_are_made_anew() {
+    let table = toy::pool(64, 4);
+    let whole = collected(&Setup::default(), &table);
+    let dir = tempfile::tempdir().unwrap();
+    // Made from other gradients: every shard is outdated.
+    let other = Setup { kinds: vec![GradientKind::Sgd], ..Setup::default() };
+    other.collect(&table, Split::Pool, 1, dir.path());
+    let redone = Setup::default().collect(&table, Split::Pool, 1, dir.path());
+    assert_eq!(redone.n_present, 0);
+    assert!(files(dir.path()) == whole);
+
+    fs_err::remove_file(dir.path().join("shard-00000.json")).unwrap();
+    let damaged = dir.path().join("shard-00002.arrow");
+    let mut bytes = fs_err::read(&damaged).unwrap();
+    bytes[1000] ^= 1;
+    fs_err::write(&damaged, bytes).unwrap();
+    let redone = Setup::default().collect(&table, Split::Pool, 1, dir.path());
+    assert_eq!(redone.n_rows - redone.n_present, 32);
+    assert!(files(dir.path()) == whole);
+}
+
+#[test]
+fn an_interrupted_collection_keeps_its_shards_and_goes_on_to_the_same_bytes() {
+    let table = toy::pool(64, 5);
+    let whole = collected(&Setup::default(), &table);
+    for n_batches in [0, 1, 7, 15] {
+        let dir = tempfile::tempdir().unwrap();
+        let observer = StopAfter { n_batches, n_seen: AtomicUsize::new(0) };
+        let stopped = Setup::default().collect_with(
+            &mut toy::model(1),
+            &table,
+            Split::Pool,
+            1,
+            dir.path(),
+            &observer,
+        );
+        assert!(matches!(stopped, Err(CollectError::Interrupted)));
+        let kept = fs_err::read_dir(dir.path()).unwrap().count() / 2 * 16;
+        let resumed = Setup::default().collect(&table, Split::Pool, 1, dir.path());
+        assert_eq!(resumed.n_present, kept);
+        assert!(files(dir.path()) == whole);
+    }
+}
+
+#[test]
+fn rows_that_must_not_be_ranked_are_flagged_with_the_reason_and_hold_zeros() {
+    let table = toy::pool(30, 6);
+    let id = |row: usize| table.examples[row].id;
+    let mut model = Faulty::new([
+        (id(0), Fault::Gradient(f32::NAN)),
+        (id(1), Fault::Gradient(f32::INFINITY)),
+        (id(2), Fault::Gradient(0.0)),
+        (id(3), Fault::Loss(f32::NAN)),
+        // Finite, but its length is not.
+        (id(4), Fault::Gradient(f32::MAX)),
+    ]);
+    let dir = tempfile::tempdir().unwrap();
+    let setup = Setup { projection: ProjectionKind::Sjlt, shard_rows: 30, ..Setup::default() };
+    let collected =
+        setup.collect_with(&mut model, &table, Split::Pool, 1, dir.path(), &Silent).unwrap();
+    assert_eq!(collected.n_flagged, 5);
+    let store = GradientStore::open(dir.path()).unwrap();
+    let shard = &store.shards()[0];
+    let flags: Vec<_> = (0..6).map(|row| shard.flag(row)).collect();
+    let expected = [
+        Some("non-finite gradient"),
+        Some("non-finite gradient"),
+        Some("zero gradient"),
+        Some("non-finite loss"),
+        Some("non-finite gradient"),
+        None,
+    ];
+    assert_eq!(flags, expected);
+    for kind in GradientKind::ALL {
+        let columns = shard.kind(kind).unwrap();
+        let mut buffer = Vec::new();
+        let unit = columns.unit.as_f32(0..6 * 64, &mut buffer);
+        assert!(unit[..5 * 64].iter().all(|value| *value == 0.0));
+        assert!(unit[5 * 64..].iter().any(|value| *value != 0.0));
+        assert_eq!(columns.norms[..5], [0.0; 5]);
+    }
+}
+
+#[test]
+fn a_failing_backward_pass_names_the_rows() {
+    let table = toy::pool(20, 7);
+    let mut model = Faulty::new([(table.examples[17].id, Fault::Fails)]);
+    let dir = tempfile::tempdir().unwrap();
+    let error = Setup::default()
+        .collect_with(&mut model, &table, Split::Target, 2, dir.path(), &Silent)
+        .unwrap_err();
+    insta::assert_snapshot!(error, @"failed to differentiate rows 16..20 of the target at `epoch-2`");
+    assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 2, "the first shard stays");
+}
+
+#[test]
+fn a_kind_that_needs_moments_is_refused_without_them() {
+    let setup = Setup::default();
+    let projection = setup.projection(1, toy::model(1).layout());
+    let measure = |kinds| Measure { kinds, moments: None, projection: &projection };
+    insta::assert_snapshot!(
+        measure(&[GradientKind::Sgd, GradientKind::AdamV]).check().unwrap_err(),
+        @"`adam-v` gradients need the optimizer's moments, and this checkpoint has none"
+    );
+    assert!(measure(&[GradientKind::Sgd]).check().is_ok());
+}
+
+#[test]
+fn progress_counts_the_rows_of_the_part_to_its_end() {
+    let table = toy::pool(40, 8);
+    let n_rows = table.rows.len() as u64;
+    let dir = tempfile::tempdir().unwrap();
+    let observer = Recorder::default();
+    Setup::default()
+        .collect_with(&mut toy::model(1), &table, Split::Pool, 1, dir.path(), &observer)
+        .unwrap();
+    let events = observer.events.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let dones: Vec<u64> = events
+        .iter()
+        .map(|event| match event {
+            Event::Progress { what, done, total, .. } if what == "pool, epoch-1" => {
+                assert_eq!(*total, n_rows);
+                *done
+            }
+            other => panic!("unexpected {other:?}"),
+        })
+        .collect();
+    assert!(dones.is_sorted() && dones.last() == Some(&n_rows));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(16))]
+
+    /// The model's own rows do not depend on the batch, so nothing may.
+    #[test]
+    fn bytes_depend_on_neither_batches_nor_threads(
+        batch_tokens in 1usize..300,
+        n_threads in 1usize..4,
+        projection in prop::sample::select(vec![
+            ProjectionKind::Sjlt, ProjectionKind::Rademacher, ProjectionKind::None,
+        ]),
+        dtype in prop::sample::select(vec![StoreDtype::F32, StoreDtype::F16]),
+    ) {
+        let table = toy::pool(40, 9);
+        let plain = Setup { projection, dtype, ..Setup::default() };
+        let other = Setup { batch_tokens, n_threads, ..plain.clone() };
+        prop_assert!(collected(&plain, &table) == collected(&other, &table));
+    }
+}
+
+/// What goes wrong with an example.
+#[derive(Clone, Copy)]
+enum Fault {
+    /// Every coordinate of its gradient is this.
+    Gradient(f32),
+    /// Its loss is this.
+    Loss(f32),
+    /// Its batch fails.
+    Fails,
+}
+
+/// The closed-form model with faults at some examples.
+struct Faulty {
+    model: LinearModel,
+    faults: BTreeMap<ExampleId, Fault>,
+}
+
+impl Faulty {
+    fn new(faults: impl IntoIterator<Item = (ExampleId, Fault)>) -> Self {
+        Self { model: toy::model(1), faults: faults.into_iter().collect() }
+    }
+}
+
+impl PerExampleGradients for Faulty {
+    type Error = LinearError;
+
+    fn layout(&self) -> &ParamLayout {
+        self.model.layout()
+    }
+
+    fn backward(
+        &mut self,
+        batch: &[&Example],
+        sink: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<Vec<ExampleLoss>, LinearError> {
+        let faults: Vec<_> = batch.iter().map(|example| self.faults.get(&example.id)).collect();
+        if let Some(failing) = faults.iter().position(|fault| matches!(fault, Some(Fault::Fails))) {
+            let id = batch[failing].id;
+            return Err(LinearError { id, token: 99, n_tokens: 12 });
+        }
+        let mut losses = self.model.backward(batch, &mut |param_idx, rows| {
+            let mut rows = rows.to_vec();
+            let len = rows.len() / batch.len();
+            for (row, fault) in rows.chunks_exact_mut(len).zip(&faults) {
+                if let Some(Fault::Gradient(value)) = fault {
+                    row.fill(*value);
+                }
+            }
+            sink(param_idx, &rows);
+        })?;
+        for (loss, fault) in losses.iter_mut().zip(&faults) {
+            if let Some(Fault::Loss(value)) = fault {
+                loss.loss = *value;
+            }
+        }
+        Ok(losses)
+    }
+}
+
+/// Asks to stop after so many batches.
+struct StopAfter {
+    n_batches: usize,
+    n_seen: AtomicUsize,
+}
+
+impl Observer for StopAfter {
+    fn notify(&self, _event: Event) {
+        self.n_seen.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.n_seen.load(Ordering::Relaxed) >= self.n_batches
+    }
+}
+
+/// Remembers what it is told.
+#[derive(Default)]
+struct Recorder {
+    events: Mutex<Vec<Event>>,
+}
+
+impl Observer for Recorder {
+    fn notify(&self, event: Event) {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner).push(event);
+    }
+}

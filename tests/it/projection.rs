@@ -1,0 +1,235 @@
+//! The projection is the matrix its documentation defines, whatever the batch
+//! and the threads, and keeps inner products.
+
+use less_select::gradient::layout::ParamLayout;
+use less_select::projection::fidelity::inner_product_error;
+use less_select::projection::{Projection, ProjectionError, ProjectionKind, ProjectionSettings};
+use less_select::seed::Seed;
+use ndarray::{Array2, ArrayView2};
+use proptest::prelude::*;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+const KINDS: [ProjectionKind; 3] =
+    [ProjectionKind::Sjlt, ProjectionKind::Rademacher, ProjectionKind::None];
+
+fn layout() -> ParamLayout {
+    // Lengths on both sides of the pieces and blocks the code works in.
+    ParamLayout::new([
+        ("lora_A".to_owned(), vec![3, 431]),
+        ("lora_B".to_owned(), vec![7]),
+        ("bias".to_owned(), vec![1024]),
+    ])
+}
+
+fn projection(kind: ProjectionKind, proj_dim: usize, checkpoint: &str) -> Projection {
+    let settings = ProjectionSettings { kind, proj_dim };
+    Projection::new(settings, Seed(7), checkpoint, &layout()).unwrap()
+}
+
+/// Projects the rows of `vectors` (`[n × grad_dim]`).
+fn project(projection: &Projection, vectors: ArrayView2<'_, f32>) -> Array2<f32> {
+    let mut rows = Array2::zeros((vectors.nrows(), projection.proj_dim()));
+    for (param_idx, param) in projection.layout().params().iter().enumerate() {
+        let rows = rows.as_slice_mut().unwrap();
+        projection.accumulate(param_idx, rows, |row, range, out| {
+            let vector = vectors.row(row).to_slice().unwrap();
+            out.copy_from_slice(&vector[param.offset..][range]);
+        });
+    }
+    rows
+}
+
+/// The whole matrix `[proj_dim × grad_dim]`, entry by entry from its definition.
+fn matrix(kind: ProjectionKind, proj_dim: usize, checkpoint: &str) -> Array2<f64> {
+    let layout = layout();
+    let mut matrix = Array2::zeros((proj_dim, layout.grad_dim()));
+    for param in layout.params() {
+        let key = Seed(7).key(&["projection", checkpoint, &param.name]);
+        let mut keystream = ChaCha8Rng::from_seed(key);
+        for column in param.offset..param.offset + param.n_coordinates() {
+            match kind {
+                ProjectionKind::Sjlt => {
+                    let word = keystream.next_u32();
+                    let bucket = u64::from(word) * proj_dim as u64 >> 32;
+                    matrix[[bucket as usize, column]] = if word % 2 == 1 { -1.0 } else { 1.0 };
+                }
+                ProjectionKind::Rademacher => {
+                    for word_idx in 0..proj_dim / 32 {
+                        let word = keystream.next_u32();
+                        for bit in 0..32 {
+                            let sign = if word & (1 << bit) == 0 { 1.0 } else { -1.0 };
+                            matrix[[word_idx * 32 + bit, column]] = sign / (proj_dim as f64).sqrt();
+                        }
+                    }
+                }
+                ProjectionKind::None => matrix[[column, column]] = 1.0,
+            }
+        }
+    }
+    matrix
+}
+
+/// `n` vectors with a few large and many small coordinates, as gradients have.
+fn heavy_tailed(n: usize, dim: usize, seed: u64) -> Array2<f32> {
+    let mut rng = Seed(seed).stream(&["test vectors"]);
+    Array2::from_shape_simple_fn((n, dim), || {
+        let uniform = f64::from(rng.next_u32()) / f64::from(u32::MAX) * 2.0 - 1.0;
+        // Student's t with 2 degrees of freedom, cut where its tail ends the variance.
+        (uniform / (1.0 - uniform * uniform).max(1e-4).sqrt()) as f32
+    })
+}
+
+#[test]
+fn the_first_entries_of_an_sjlt_never_change() {
+    let unit =
+        Array2::from_shape_fn((3, layout().grad_dim()), |(i, j)| f32::from(u8::from(i == j)));
+    let rows = project(&projection(ProjectionKind::Sjlt, 8192, "epoch-1"), unit.view());
+    let entries = rows.indexed_iter().filter(|(_, value)| **value != 0.0);
+    let entries: Vec<_> = entries.map(|((_, output), value)| (output, *value)).collect();
+    assert_eq!(entries, [(1014, 1.0), (2003, 1.0), (6282, -1.0)]);
+}
+
+#[test]
+fn every_kind_is_the_matrix_of_its_definition() {
+    let vectors = heavy_tailed(3, layout().grad_dim(), 1);
+    for kind in KINDS {
+        let projection = projection(kind, 128, "epoch-1");
+        let expected =
+            vectors.mapv(f64::from).dot(&matrix(kind, projection.proj_dim(), "epoch-1").t());
+        let found = project(&projection, vectors.view());
+        for (found, expected) in found.iter().zip(&expected) {
+            approx::assert_relative_eq!(
+                f64::from(*found),
+                *expected,
+                epsilon = 1e-3,
+                max_relative = 1e-5
+            );
+        }
+    }
+}
+
+#[test]
+fn a_row_has_the_same_bits_in_any_batch_and_with_any_number_of_threads() {
+    let vectors = heavy_tailed(7, layout().grad_dim(), 2);
+    for kind in KINDS {
+        let projection = projection(kind, 4096, "epoch-1");
+        let together = project(&projection, vectors.view());
+        for n_threads in [1, 2, 3] {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+            assert_eq!(pool.install(|| project(&projection, vectors.view())), together);
+        }
+        for (row, vector) in vectors.rows().into_iter().enumerate() {
+            let alone = project(&projection, vector.insert_axis(ndarray::Axis(0)));
+            assert_eq!(alone.row(0), together.row(row), "{kind:?}");
+        }
+    }
+}
+
+#[test]
+fn parameters_may_come_in_any_order_up_to_rounding() {
+    let vectors = heavy_tailed(1, layout().grad_dim(), 3);
+    for kind in KINDS {
+        let projection = projection(kind, 64, "epoch-1");
+        let mut rows = Array2::zeros((1, projection.proj_dim()));
+        for (param_idx, param) in projection.layout().params().iter().enumerate().rev() {
+            projection.accumulate(param_idx, rows.as_slice_mut().unwrap(), |_, range, out| {
+                let vector = vectors.as_slice().unwrap();
+                out.copy_from_slice(&vector[param.offset..][range]);
+            });
+        }
+        for (found, expected) in rows.iter().zip(&project(&projection, vectors.view())) {
+            approx::assert_relative_eq!(*found, *expected, epsilon = 1e-3, max_relative = 1e-4);
+        }
+    }
+}
+
+#[test]
+fn checkpoints_seeds_and_kinds_have_matrices_and_fingerprints_of_their_own() {
+    let fingerprints = [
+        projection(ProjectionKind::Sjlt, 64, "epoch-1"),
+        projection(ProjectionKind::Sjlt, 64, "epoch-2"),
+        projection(ProjectionKind::Sjlt, 128, "epoch-1"),
+        projection(ProjectionKind::Rademacher, 64, "epoch-1"),
+        Projection::new(
+            ProjectionSettings { kind: ProjectionKind::Sjlt, proj_dim: 64 },
+            Seed(8),
+            "epoch-1",
+            &layout(),
+        )
+        .unwrap(),
+    ]
+    .map(|projection| projection.fingerprint().to_owned());
+    let distinct = std::collections::BTreeSet::from(fingerprints);
+    assert_eq!(distinct.len(), 5);
+
+    let vectors = heavy_tailed(1, layout().grad_dim(), 4);
+    let first = project(&projection(ProjectionKind::Sjlt, 64, "epoch-1"), vectors.view());
+    let second = project(&projection(ProjectionKind::Sjlt, 64, "epoch-2"), vectors.view());
+    assert_ne!(first, second);
+}
+
+#[test]
+fn a_length_that_is_no_power_of_two_is_refused() {
+    for proj_dim in [0, 32, 100, 8191] {
+        let settings = ProjectionSettings { kind: ProjectionKind::Sjlt, proj_dim };
+        let error = Projection::new(settings, Seed(0), "epoch-1", &layout()).unwrap_err();
+        assert_eq!(error, ProjectionError { proj_dim });
+    }
+    insta::assert_snapshot!(
+        ProjectionError { proj_dim: 100 },
+        @"projection to 100 dimensions: not a power of two between 64 and 2^31"
+    );
+}
+
+#[test]
+fn inner_products_survive_8192_dimensions() {
+    const GRAD_DIM: usize = 20_000;
+    let layout = ParamLayout::new([("gradient".to_owned(), vec![GRAD_DIM])]);
+    let vectors = heavy_tailed(24, GRAD_DIM, 5);
+    for kind in [ProjectionKind::Sjlt, ProjectionKind::Rademacher] {
+        let settings = ProjectionSettings { kind, proj_dim: 8192 };
+        let projection = Projection::new(settings, Seed(7), "epoch-1", &layout).unwrap();
+        let error =
+            inner_product_error(vectors.view(), project(&projection, vectors.view()).view());
+        let unit = 1.0 / 8192f64.sqrt();
+        // Not too good either: an error far below one would mean a wrong measure.
+        assert!((0.8 * unit..=1.15 * unit).contains(&error), "{kind:?}: {}", error / unit);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Small whole numbers, so that sums are exact and linear to the bit.
+    #[test]
+    fn a_projection_is_linear(seed: u64, factor in -8i8..8) {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let dim = layout().grad_dim();
+        let mut whole = || Array2::from_shape_simple_fn((1, dim), || (rng.next_u32() % 64) as f32);
+        let (x, y) = (whole(), whole());
+        let factor = f32::from(factor);
+        for kind in KINDS {
+            // A power of four, whose root scales exactly.
+            let projection = projection(kind, 256, "epoch-1");
+            let sum = project(&projection, (&x + &(factor * &y)).view());
+            let parts = project(&projection, x.view()) + factor * project(&projection, y.view());
+            prop_assert_eq!(sum, parts);
+        }
+    }
+
+    #[test]
+    fn neighbouring_outputs_of_an_sjlt_add_to_the_sjlt_of_half_the_length(
+        seed: u64,
+        log2 in 7u32..14,
+    ) {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let vectors =
+            Array2::from_shape_simple_fn((1, layout().grad_dim()), || (rng.next_u32() % 64) as f32);
+        let long = project(&projection(ProjectionKind::Sjlt, 1 << log2, "epoch-1"), vectors.view());
+        let short =
+            project(&projection(ProjectionKind::Sjlt, 1 << (log2 - 1), "epoch-1"), vectors.view());
+        let folded: Vec<f32> = long.as_slice().unwrap().chunks(2).map(|pair| pair[0] + pair[1]).collect();
+        prop_assert_eq!(folded.as_slice(), short.as_slice().unwrap());
+    }
+}
