@@ -5,7 +5,7 @@ use tch::{Kind, Tensor};
 use super::layout::ParamLayout;
 use super::{ExampleLoss, PerExampleGradients};
 use crate::model::batch::Batch;
-use crate::model::{LoraDecoder, ModelError, dim};
+use crate::model::{LoraDecoder, ModelError, dim, flat};
 use crate::pool::Example;
 
 /// Gives every example LoRA leaves of its own, so that the gradient of the sum
@@ -39,7 +39,7 @@ impl PerExampleGradients for LoraDecoder {
             gradient.f_copy_data(&mut rows, gradient.numel())?;
             sink(param, &rows);
         }
-        losses(&batch, &token_losses)
+        Ok(losses(&batch, token_losses))
     }
 }
 
@@ -50,13 +50,12 @@ fn weights(batch: &Batch) -> Tensor {
     Tensor::from_slice(&weights)
 }
 
-fn losses(batch: &Batch, token_losses: &Tensor) -> Result<Vec<ExampleLoss>, ModelError> {
-    let token_losses = Vec::<f32>::try_from(token_losses.detach())?;
-    let losses = batch.sums(&token_losses).into_iter().zip(&batch.n_supervised);
-    Ok(losses
+fn losses(batch: &Batch, token_losses: Tensor) -> Vec<ExampleLoss> {
+    let losses = batch.sums(&flat(&[token_losses])).into_iter().zip(&batch.n_supervised);
+    losses
         .map(|(sum, &n)| ExampleLoss {
             loss: (sum / n.max(1) as f64) as f32,
             n_supervised: n as u32,
         })
-        .collect())
+        .collect()
 }

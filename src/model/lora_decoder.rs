@@ -13,7 +13,7 @@ use super::weights::{WeightFiles, WeightsError, WeightsErrorKind};
 use super::{DecoderConfig, dim};
 use crate::checkpoint::LoraSettings;
 use crate::compute::{ComputeSettings, Device, Dtype};
-use crate::gradient::layout::ParamLayout;
+use crate::gradient::layout::{Param, ParamLayout};
 use crate::pool::ExampleId;
 
 /// Why a model cannot be loaded or cannot compute.
@@ -49,6 +49,8 @@ pub enum ModelError {
 
 /// A decoder with frozen weights and a LoRA adapter.
 pub struct LoraDecoder {
+    /// The folder it was loaded from.
+    name: String,
     pub(crate) decoder: Decoder,
     pub(crate) layout: ParamLayout,
     lora: LoraSettings,
@@ -82,12 +84,16 @@ impl LoraDecoder {
         let device = device(compute.device)?;
         let target = Target { files: &files, kind: kind(compute.dtype, device), device };
         let decoder = target.decoder(config)?;
-        let adapter = layout
-            .params()
-            .iter()
-            .map(|param| Tensor::f_zeros(shape(&param.shape), (Kind::Float, device)))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { decoder, layout, lora: lora.clone(), modules, adapter })
+        let name = model_dir.display().to_string();
+        let mut model =
+            Self { name, decoder, layout, lora: lora.clone(), modules, adapter: Vec::new() };
+        model.set_adapter(&vec![0.0; model.layout.grad_dim()]);
+        Ok(model)
+    }
+
+    /// The folder it was loaded from, which `peft` takes for the base model's name.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The model's configuration.
@@ -111,13 +117,7 @@ impl LoraDecoder {
     ///
     /// If `weights` has another length.
     pub fn set_adapter(&mut self, weights: &[f32]) {
-        assert_eq!(weights.len(), self.layout.grad_dim(), "one weight a coordinate of the layout");
-        tch::no_grad(|| {
-            for (tensor, param) in self.adapter.iter_mut().zip(self.layout.params()) {
-                let own = &weights[param.offset..][..param.n_coordinates()];
-                tensor.copy_(&Tensor::from_slice(own).reshape(shape(&param.shape)));
-            }
-        });
+        self.adapter = self.tensors(weights);
     }
 
     /// The logits behind every token, one `[vocab_size]` row a token.
@@ -142,6 +142,16 @@ impl LoraDecoder {
     /// The kind of the frozen weights.
     pub(crate) fn kind(&self) -> Kind {
         self.decoder.embeddings.kind()
+    }
+
+    /// `values`, `[grad_dim]`, as one f32 tensor a parameter on the device.
+    pub(crate) fn tensors(&self, values: &[f32]) -> Vec<Tensor> {
+        assert_eq!(values.len(), self.layout.grad_dim(), "one value a coordinate of the layout");
+        let tensor = |param: &Param| {
+            let own = &values[param.offset..][..param.n_coordinates()];
+            Tensor::from_slice(own).reshape(shape(&param.shape)).to_device(self.device())
+        };
+        self.layout.params().iter().map(tensor).collect()
     }
 
     /// `leaves` in the order of the layout, in this adapter's places.

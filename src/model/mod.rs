@@ -31,6 +31,19 @@ pub use config::DecoderConfig;
 #[cfg(feature = "torch")]
 pub use lora_decoder::{LoraDecoder, ModelError};
 
+/// The values of f32 tensors, one behind the other.
+#[cfg(feature = "torch")]
+pub(crate) fn flat(tensors: &[tch::Tensor]) -> Vec<f32> {
+    let mut values = vec![0.0; tensors.iter().map(tch::Tensor::numel).sum()];
+    let mut rest = values.as_mut_slice();
+    for tensor in tensors {
+        let (own, others) = rest.split_at_mut(tensor.numel());
+        tensor.detach().copy_data(own, own.len());
+        rest = others;
+    }
+    values
+}
+
 /// A size as libtorch counts it.
 #[cfg(feature = "torch")]
 pub(crate) fn dim(n: usize) -> i64 {

@@ -1,6 +1,7 @@
 //! Parity with transformers, peft and torch, against the numbers that
 //! `scripts/goldens/model.py` made.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use less_select::checkpoint::{Checkpoint, LoraSettings};
@@ -64,8 +65,14 @@ fn pool_batch() -> Vec<Example> {
     json::<Examples>("examples.json").pool[..7].iter().map(RawExample::example).collect()
 }
 
-fn load(model_dir: &Path, lora: &LoraSettings, dtype: Dtype) -> LoraDecoder {
-    let compute = ComputeSettings { device: Device::Cpu, dtype, threads: None, batch_tokens: 1 };
+/// One thread for the tiny models: tests run side by side.
+fn load(
+    model_dir: &Path,
+    lora: &LoraSettings,
+    dtype: Dtype,
+    threads: Option<NonZeroUsize>,
+) -> LoraDecoder {
+    let compute = ComputeSettings { device: Device::Cpu, dtype, threads, batch_tokens: 1 };
     LoraDecoder::load(model_dir, lora, &compute).unwrap()
 }
 
@@ -73,7 +80,12 @@ fn load(model_dir: &Path, lora: &LoraSettings, dtype: Dtype) -> LoraDecoder {
 fn tiny_llama(dtype: Dtype) -> LoraDecoder {
     let checkpoint =
         Checkpoint::open(&tests_dir().join("fixtures/tiny-checkpoints/epoch-2")).unwrap();
-    let mut model = load(&tests_dir().join("fixtures/tiny-llama"), checkpoint.lora(), dtype);
+    let mut model = load(
+        &tests_dir().join("fixtures/tiny-llama"),
+        checkpoint.lora(),
+        dtype,
+        Some(NonZeroUsize::MIN),
+    );
     let adapter = checkpoint.adapter(model.layout()).unwrap();
     model.set_adapter(&adapter);
     model
@@ -191,7 +203,12 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 fn biases_untied_embeddings_and_bf16_shards_are_settings_of_the_same_decoder() {
     let lora =
         LoraSettings { rank: 1, alpha: 1.0, dropout: 0.0, targets: vec!["q_proj".to_owned()] };
-    let mut model = load(&tests_dir().join("fixtures/tiny-llama-biased"), &lora, Dtype::F32);
+    let mut model = load(
+        &tests_dir().join("fixtures/tiny-llama-biased"),
+        &lora,
+        Dtype::F32,
+        Some(NonZeroUsize::MIN),
+    );
     let Biased { example, loss } = json::<Goldens>("model.json").biased;
     let logits = model.logits(&example.token_ids).concat();
     assert_close("biased.logits", &logits, &golden_values("biased.logits"));
@@ -223,7 +240,7 @@ fn smollm2(dtype: Dtype) -> LoraDecoder {
     let dir = Path::new(&home).join(".cache/less-select/models/SmolLM2-135M-Instruct");
     let targets = ["q_proj", "k_proj", "v_proj", "o_proj"].map(str::to_owned).to_vec();
     let lora = LoraSettings { rank: 16, alpha: 32.0, dropout: 0.0, targets };
-    let mut model = load(&dir, &lora, dtype);
+    let mut model = load(&dir, &lora, dtype, None);
     let hashed = |n: usize| {
         let x = n as u32;
         let x = (x ^ (x >> 16)).wrapping_mul(0x85EB_CA6B);
