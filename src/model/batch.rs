@@ -87,3 +87,39 @@ fn check_tokens(example: &Example, vocab_size: usize) -> Result<(), ModelError> 
         None => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::ExampleId;
+
+    fn example(token_ids: &[u32], supervised: &[u8]) -> Example {
+        let supervised: Vec<bool> = supervised.iter().map(|&set| set == 1).collect();
+        let id = ExampleId::of(token_ids, &supervised);
+        Example { id, token_ids: token_ids.to_vec(), supervised }
+    }
+
+    fn numbers(tensor: &Tensor) -> Vec<i64> {
+        Vec::try_from(tensor.flatten(0, -1)).unwrap()
+    }
+
+    #[test]
+    fn examples_are_padded_and_cut_behind_what_predicts() {
+        // The first predicts tokens 2 and 3 of its four and needs no more than
+        // two inputs for it; the second its last.
+        let examples = [example(&[5, 6, 7, 8], &[0, 1, 1, 0]), example(&[1, 2], &[0, 1])];
+        let batch = Batch::new(&[&examples[0], &examples[1]], 10, Device::Cpu).unwrap();
+        assert_eq!(batch.token_ids.size(), [2, 2]);
+        assert_eq!(numbers(&batch.token_ids), [5, 6, 1, 2]);
+        assert_eq!(numbers(&batch.positions), [0, 1, 2]);
+        assert_eq!(numbers(&batch.targets), [6, 7, 2]);
+        assert_eq!(batch.sums(&[1.0, 2.0, 4.0]), [3.0, 4.0]);
+    }
+
+    #[test]
+    fn a_token_of_another_vocabulary_is_named() {
+        let example = example(&[5, 10], &[0, 1]);
+        let error = Batch::new(&[&example], 10, Device::Cpu).err().unwrap();
+        insta::assert_snapshot!(error, @"example 9367d2d7a914d8b1aa5c19592682e985 has token 10, the model knows 10 tokens");
+    }
+}

@@ -33,7 +33,7 @@ pub enum ModelError {
     #[error("no CUDA device number {0} that libtorch can use")]
     NoDevice(usize),
     /// A token that the model does not know: another model's tokenizer.
-    #[error("example {id} has token {token_id}, the model's vocabulary ends at {vocab_size}")]
+    #[error("example {id} has token {token_id}, the model knows {vocab_size} tokens")]
     Token {
         /// The example.
         id: ExampleId,
@@ -161,14 +161,14 @@ impl LoraDecoder {
     }
 }
 
-fn set_threads(compute: &ComputeSettings) {
+pub(super) fn set_threads(compute: &ComputeSettings) {
     let threads = compute.threads.or_else(|| std::thread::available_parallelism().ok());
     if let Some(threads) = threads.and_then(|threads| i32::try_from(threads.get()).ok()) {
         tch::set_num_threads(threads);
     }
 }
 
-fn device(device: Device) -> Result<tch::Device, ModelError> {
+pub(super) fn device(device: Device) -> Result<tch::Device, ModelError> {
     match device {
         Device::Cpu => Ok(tch::Device::Cpu),
         Device::Auto => Ok(tch::Device::cuda_if_available()),
@@ -179,7 +179,7 @@ fn device(device: Device) -> Result<tch::Device, ModelError> {
     }
 }
 
-fn kind(dtype: Dtype, device: tch::Device) -> Kind {
+pub(super) fn kind(dtype: Dtype, device: tch::Device) -> Kind {
     match dtype {
         Dtype::Auto if device.is_cuda() => Kind::BFloat16,
         dtype => match dtype.on_this_cpu() {
@@ -243,5 +243,71 @@ impl Target<'_> {
             return Err(WeightsError { path: path.to_owned(), kind }.into());
         }
         Ok(tensor.f_to_device(self.device)?.f_to_kind(self.kind)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::tensor_file::{TensorFile, serialize, to_f32};
+
+    fn fixture() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-llama")
+    }
+
+    fn load(dir: &Path, device: Device) -> Result<LoraDecoder, ModelError> {
+        let targets = vec!["q_proj".to_owned()];
+        let lora = LoraSettings { rank: 2, alpha: 4.0, dropout: 0.0, targets };
+        let threads = Some(NonZeroUsize::MIN);
+        let compute = ComputeSettings { device, dtype: Dtype::F32, threads, batch_tokens: 1 };
+        LoraDecoder::load(dir, &lora, &compute)
+    }
+
+    #[test]
+    fn weights_that_are_not_finite_are_named() {
+        let file = TensorFile::open(&fixture().join("model.safetensors")).unwrap();
+        let tensors: Vec<(String, Vec<usize>, Vec<f32>)> = file
+            .names()
+            .into_iter()
+            .map(|name| {
+                let tensor = file.tensor(&name).unwrap();
+                let mut values = to_f32(&tensor).unwrap();
+                if name == "model.layers.1.mlp.up_proj.weight" {
+                    values[7] = f32::NAN;
+                }
+                (name, tensor.shape().to_vec(), values)
+            })
+            .collect();
+        let dir = tempfile::tempdir().unwrap();
+        let tensors =
+            tensors.iter().map(|(name, shape, values)| (name.clone(), &shape[..], &values[..]));
+        let bytes = serialize(tensors, "format", "pt");
+        fs_err::write(dir.path().join("model.safetensors"), bytes).unwrap();
+        fs_err::copy(fixture().join("config.json"), dir.path().join("config.json")).unwrap();
+        let Err(ModelError::Weights(error)) = load(dir.path(), Device::Cpu) else { panic!() };
+        assert_eq!(error.path, dir.path().join("model.safetensors"));
+        insta::assert_snapshot!(error.kind, @"tensor `model.layers.1.mlp.up_proj.weight` has values that are not finite");
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_named() {
+        let error = load(&fixture(), Device::Cuda(64)).err().unwrap();
+        insta::assert_snapshot!(error, @"no CUDA device number 64 that libtorch can use");
+    }
+
+    #[test]
+    fn an_adapter_of_zeros_changes_nothing_and_another_does() {
+        let mut model = load(&fixture(), Device::Cpu).unwrap();
+        let without = model.logits(&[1, 2, 3]);
+        let n = model.layout().grad_dim();
+        let mut adapter = vec![0.0; n];
+        adapter[..n / 2].fill(0.1);
+        model.set_adapter(&adapter);
+        assert_ne!(model.logits(&[1, 2, 3]), without);
+        model.set_adapter(&vec![0.0; n]);
+        assert_eq!(model.logits(&[1, 2, 3]), without);
     }
 }
