@@ -26,7 +26,8 @@ use crate::stage::Stage;
 use crate::store::shard::{Shard, ShardRows, StoreHeader, write_shard};
 use crate::store::{FORMAT, Split, StoreDtype, StoreError};
 
-/// Where examples come from, in strict order of id.
+/// Where examples come from, in order of id. A target may have an example
+/// twice, for two subtasks.
 pub trait ExampleSource {
     /// The row heads.
     fn rows(&self) -> &[TableRow];

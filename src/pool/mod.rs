@@ -6,7 +6,7 @@
 //! those.
 
 mod error;
-mod guard;
+pub(crate) mod guard;
 pub mod table;
 
 pub use error::{PoolError, TableErrorKind};

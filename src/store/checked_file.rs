@@ -4,9 +4,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, FixedSizeListArray, RecordBatch};
 use arrow::buffer::Buffer;
-use arrow::datatypes::Schema;
+use arrow::datatypes::{DataType, Field, Schema};
 use arrow::error::ArrowError;
 use arrow::ipc;
 use arrow::ipc::reader::{FileDecoder, read_footer_length};
@@ -115,6 +115,17 @@ impl<H: DeserializeOwned> CheckedFile<H> {
         let header = serde_json::from_str(header)?;
         Ok(Self { header, fingerprint: marker.fingerprint, batch })
     }
+}
+
+/// The type of a column whose entries are lists of `length` coordinates.
+pub(crate) fn list_type(coordinate: DataType, length: usize) -> DataType {
+    DataType::new_fixed_size_list(coordinate, length as i32, false)
+}
+
+/// A column of lists of `length` of the `values`.
+pub(crate) fn lists(values: ArrayRef, length: usize) -> Result<FixedSizeListArray, ArrowError> {
+    let field = Field::new_list_field(values.data_type().clone(), false);
+    FixedSizeListArray::try_new(Arc::new(field), length as i32, values, None)
 }
 
 /// Where the marker of the data file at `path` is.

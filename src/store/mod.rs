@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gradient::direction::GradientKind;
 
-pub(crate) use checked_file::{CheckedFile, commit};
+pub(crate) use checked_file::{CheckedFile, commit, list_type, lists};
 
 /// Version of the file format.
 pub const FORMAT: u32 = 1;
@@ -173,7 +173,7 @@ pub enum StoreErrorKind {
         /// Where it is what was expected.
         elsewhere: String,
     },
-    /// Rows do not stand in strict order of id.
+    /// Rows do not stand in order of id.
     #[error("row {0} is not in order of id")]
     Order(usize),
     /// The store has no gradients of this kind.

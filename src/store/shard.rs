@@ -13,7 +13,10 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use serde::{Deserialize, Serialize};
 
-use super::{CheckedFile, FORMAT, Flag, Split, StoreDtype, StoreError, StoreErrorKind, commit};
+use super::{
+    CheckedFile, FORMAT, Flag, Split, StoreDtype, StoreError, StoreErrorKind, commit, list_type,
+    lists,
+};
 use crate::gradient::direction::GradientKind;
 use crate::pool::ExampleId;
 
@@ -85,14 +88,14 @@ impl StoreHeader {
             StoreDtype::F32 => DataType::Float32,
             StoreDtype::F16 => DataType::Float16,
         };
-        DataType::new_fixed_size_list(coordinate, self.proj_dim as i32, false)
+        list_type(coordinate, self.proj_dim)
     }
 }
 
 /// The rows of a shard on their way to its file, in order of id.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShardRows {
-    /// Identities, strictly ascending.
+    /// Identities, ascending.
     pub ids: Vec<ExampleId>,
     /// One entry for each of the header's kinds, in its order.
     pub kinds: Vec<KindRows>,
@@ -159,10 +162,7 @@ fn unit_rows(header: &StoreHeader, unit: Vec<f32>) -> Result<FixedSizeListArray,
             Arc::new(Float16Array::from(halves))
         }
     };
-    let DataType::FixedSizeList(field, length) = header.rows_type() else {
-        unreachable!("rows are lists of one length");
-    };
-    FixedSizeListArray::try_new(field, length, values, None)
+    lists(values, header.proj_dim)
 }
 
 /// A committed shard, proven whole and mapped into memory.
@@ -215,7 +215,7 @@ impl Shard {
             return Err(StoreErrorKind::Layout("has other columns than its header says"));
         }
         let mut neighbours = self.ids().zip(self.ids().skip(1));
-        match neighbours.position(|(before, after)| before >= after) {
+        match neighbours.position(|(before, after)| before > after) {
             Some(row) => Err(StoreErrorKind::Order(row + 1)),
             None => Ok(()),
         }
@@ -236,7 +236,7 @@ impl Shard {
         self.batch.num_rows()
     }
 
-    /// Identities, strictly ascending, one a row.
+    /// Identities, ascending, one a row.
     pub fn ids(&self) -> impl DoubleEndedIterator<Item = ExampleId> + Clone + '_ {
         let (ids, _) = self.batch.column(0).as_fixed_size_binary().value_data().as_chunks();
         ids.iter().copied().map(ExampleId)
