@@ -158,7 +158,8 @@ pub fn collect<M: PerExampleGradients>(
         let range = plan.rows(shard_idx);
         let heads = &source.rows()[range.clone()];
         let fingerprint = shard_fingerprint(&header, heads);
-        if let Some(shard) = Shard::open_made_from(dir, shard_idx, &fingerprint)? {
+        let present = || Shard::open_made_from(dir, shard_idx, &fingerprint);
+        if let Some(shard) = work.threads.install(present)? {
             collected.n_present += shard.n_rows();
             collected.n_flagged += shard.n_flagged();
             work.advance(shard.n_rows());

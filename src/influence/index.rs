@@ -1,8 +1,8 @@
 //! The target's side of every inner product: unit rows and subtask centroids.
 //!
 //! A subtask is named `SOURCE/SUBTASK`, or `SOURCE` where it has no other name.
-//! For a subtask with usable target gradients g_1, …, g_n (projected, plain),
-//! of any number, its centroids are
+//! For a subtask with usable target gradients g (projected, plain), any number
+//! n of them, the centroids are
 //!
 //! ```text
 //! mean-of-cosines   u = mean_i g_i/‖g_i‖          ⟨x, u⟩ = mean_i cos(x, g_i)        for ‖x‖ = 1

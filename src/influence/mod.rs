@@ -1,11 +1,11 @@
 //! Influence of every pool example on every subtask of the target.
 //!
-//! With unit rows x_c of a pool example and the centroids u_c of a subtask at
-//! checkpoints c = 1..C of mean learning rate η_c (Xia et al., 2024, equation
-//! 6 and the released `matching.py`),
+//! With the unit row x of a pool example and the centroid u of a subtask at
+//! each of the checkpoints c = 1..C, whose epochs had mean learning rates η
+//! (Xia et al., 2024, and its released `matching.py`),
 //!
 //! ```text
-//! Inf(z, subtask) = Σ_c η̄_c · ⟨x_c, u_c⟩        η̄_c = η_c / Σ η
+//! Inf(z, subtask) = Σ_c η̄_c · ⟨x_c, u_c⟩        η̄_c = η_c / Σ_c η_c
 //! score(z)        = max over subtasks
 //! ```
 //!

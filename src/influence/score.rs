@@ -27,8 +27,8 @@ pub struct ScoredCheckpoint<'a> {
     pub pool: &'a GradientStore,
     /// The target's side.
     pub index: &'a TargetIndex,
-    /// η_c: the mean learning rate of the checkpoint's epoch. Only the shares
-    /// of the sum matter.
+    /// The mean learning rate of the checkpoint's epoch. Only its share of the
+    /// sum over checkpoints matters.
     pub learning_rate: f64,
 }
 
@@ -90,7 +90,7 @@ pub fn score(
     Ok(ScoreTable { subtasks, rows: sums.into_rows(table) })
 }
 
-/// η̄_c = η_c / Σ η.
+/// Learning rates as shares of their sum.
 fn weights(checkpoints: &[ScoredCheckpoint<'_>]) -> Result<Vec<f64>, InfluenceError> {
     let rates: Vec<f64> = checkpoints.iter().map(|checkpoint| checkpoint.learning_rate).collect();
     let sum: f64 = rates.iter().sum();

@@ -5,7 +5,7 @@
 //! the seed, the checkpoint, the parameter's name and the coordinate's index
 //! in it, so it is the same on every machine, for every thread count and batch,
 //! and independent from one checkpoint to the next. A parameter's entries come
-//! from the ChaCha8 keystream `w[0], w[1], …` (32-bit words, addressed with 64
+//! from the `ChaCha8` keystream `w[0], w[1], …` (32-bit words, addressed with 64
 //! bits and more) under the key `["projection", checkpoint, parameter]` of the
 //! [`Seed`]. With D = `proj_dim`, coordinate i and output j:
 //!

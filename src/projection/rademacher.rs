@@ -46,7 +46,9 @@ impl Rademacher {
             values.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(row, mut out)| {
                 let out = out.as_slice_mut().expect("rows of a standard layout");
                 write(row, block.clone(), out);
-                out.iter_mut().for_each(|value| *value *= scale);
+                for value in out {
+                    *value *= scale;
+                }
             });
             rows.axis_chunks_iter_mut(Axis(1), tile).into_par_iter().enumerate().for_each(
                 |(tile_idx, mut outputs)| {

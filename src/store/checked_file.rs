@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, FixedSizeListArray, RecordBatch};
 use arrow::buffer::Buffer;
-use arrow::datatypes::{DataType, Field, Schema};
+use arrow::datatypes::{DataType, Schema};
 use arrow::error::ArrowError;
 use arrow::ipc;
 use arrow::ipc::reader::{FileDecoder, read_footer_length};
@@ -117,15 +117,21 @@ impl<H: DeserializeOwned> CheckedFile<H> {
     }
 }
 
-/// The type of a column whose entries are lists of `length` coordinates.
+/// The type of a column whose entries are lists of `length` coordinates. A
+/// length that Arrow cannot express becomes one that no data fits.
 pub(crate) fn list_type(coordinate: DataType, length: usize) -> DataType {
-    DataType::new_fixed_size_list(coordinate, length as i32, false)
+    let length = i32::try_from(length).unwrap_or(i32::MAX);
+    DataType::new_fixed_size_list(coordinate, length, false)
 }
 
 /// A column of lists of `length` of the `values`.
 pub(crate) fn lists(values: ArrayRef, length: usize) -> Result<FixedSizeListArray, ArrowError> {
-    let field = Field::new_list_field(values.data_type().clone(), false);
-    FixedSizeListArray::try_new(Arc::new(field), length as i32, values, None)
+    match list_type(values.data_type().clone(), length) {
+        DataType::FixedSizeList(field, length) => {
+            FixedSizeListArray::try_new(field, length, values, None)
+        }
+        _ => unreachable!("it is the type of lists"),
+    }
 }
 
 /// Where the marker of the data file at `path` is.

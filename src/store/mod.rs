@@ -15,7 +15,7 @@
 //! ```
 //!
 //! with the two KIND columns once for every
-//! [`GradientKind`](crate::gradient::direction::GradientKind) stored. A flagged
+//! [`GradientKind`] stored. A flagged
 //! row holds zeros. The Arrow schema has one metadata key, `less-select`, whose
 //! value is the [`StoreHeader`](shard::StoreHeader) as JSON; all shards of a
 //! store have the same. Any Arrow reader opens the data file.

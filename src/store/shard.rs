@@ -256,12 +256,12 @@ impl Shard {
 
     /// Mean token loss in nats, one a row.
     pub fn loss(&self) -> &[f32] {
-        self.from_end(3).as_primitive::<Float32Type>().values()
+        self.last_but(2).as_primitive::<Float32Type>().values()
     }
 
     /// Supervised tokens, one a row.
     pub fn n_supervised(&self) -> &[u32] {
-        self.from_end(2).as_primitive::<UInt32Type>().values()
+        self.last_but(1).as_primitive::<UInt32Type>().values()
     }
 
     /// Why a row must not be ranked; `None` if it may.
@@ -270,17 +270,18 @@ impl Shard {
     ///
     /// If there is no such row.
     pub fn flag(&self, row: usize) -> Option<&str> {
-        let flags = self.from_end(1).as_string::<i32>();
+        let flags = self.last_but(0).as_string::<i32>();
         flags.is_valid(row).then(|| flags.value(row))
     }
 
     /// Number of rows that must not be ranked.
     pub fn n_flagged(&self) -> usize {
-        self.n_rows() - self.from_end(1).null_count()
+        self.n_rows() - self.last_but(0).null_count()
     }
 
-    fn from_end(&self, position: usize) -> &ArrayRef {
-        self.batch.column(self.batch.num_columns() - position)
+    /// The last column is number 0.
+    fn last_but(&self, n_columns: usize) -> &ArrayRef {
+        self.batch.column(self.batch.num_columns() - 1 - n_columns)
     }
 }
 

@@ -47,13 +47,13 @@ pub(crate) fn example(token_ids: &[u32], supervised: &[bool]) -> Example {
     Example { id, token_ids: token_ids.to_vec(), supervised: supervised.to_vec() }
 }
 
-/// A table of examples, each with its source and subtask, in any order.
+/// A table of examples, each with its source and subtask, given in any order.
 pub(crate) fn table<'a>(
     examples: impl IntoIterator<Item = (Example, &'a str, Option<&'a str>)>,
 ) -> Table {
     let mut rows: Vec<_> = examples.into_iter().collect();
-    rows.sort_by_key(|(example, ..)| example.id);
-    rows.dedup_by_key(|(example, ..)| example.id);
+    rows.sort_by_key(|(example, source, subtask)| (example.id, *source, *subtask));
+    rows.dedup_by_key(|(example, source, subtask)| (example.id, *source, *subtask));
     let heads = rows.iter().map(|(example, source, subtask)| TableRow {
         id: example.id,
         source: (*source).to_owned(),
