@@ -59,7 +59,7 @@ pub struct CollectSettings {
     pub split: Split,
     /// Fingerprint of what the gradients are of: model, adapter, precision.
     pub gradient: String,
-    /// How rows are stored.
+    /// How rows are stored. A target's are the queries: keep them f32.
     pub dtype: StoreDtype,
     /// Rows of a shard.
     pub shard_rows: NonZeroUsize,

@@ -17,7 +17,8 @@ pub struct GradientStore {
 
 impl GradientStore {
     /// Opens the store in `dir`. Reads every byte once to check it; the rows
-    /// stay on disk.
+    /// stay on disk. Shards beyond the header's number, left by an earlier
+    /// collection, are no part of it.
     ///
     /// # Errors
     ///
