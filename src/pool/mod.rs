@@ -5,12 +5,26 @@
 //! tables of [`Example`]s, in order of [`ExampleId`]. Later stages read only
 //! those.
 
+mod chat;
+mod embedded;
+mod encoder;
 mod error;
 mod guard;
+mod ingest;
+mod read;
+mod reject;
+mod shape;
+mod source;
+mod spool;
+mod summary;
 pub mod table;
 
-pub use error::{PoolError, TableErrorKind};
+pub use encoder::{ChatEncoder, Encoded};
+pub use error::{InputErrorKind, ModelErrorKind, PoolError, Side, TableErrorKind};
+pub use ingest::{POOL_TABLE, REJECTS, TARGET_TABLE, ingest, survey};
+pub use reject::{Reject, RejectKind, RejectReason};
 use serde::{Deserialize, Serialize};
+pub use summary::{IngestSummary, SourceSummary};
 
 /// The settings of the ingest stage.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -76,6 +90,19 @@ impl std::str::FromStr for ExampleId {
     }
 }
 
+impl Serialize for ExampleId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ExampleId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|()| serde::de::Error::custom("an id is 32 hex digits"))
+    }
+}
+
 impl std::fmt::Debug for ExampleId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         std::fmt::Display::fmt(self, f)
@@ -83,7 +110,7 @@ impl std::fmt::Debug for ExampleId {
 }
 
 /// One training or target example as the model sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Example {
     /// Identity by content.
     pub id: ExampleId,
