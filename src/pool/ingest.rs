@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 
 use super::encoder::ChatEncoder;
 use super::error::Side;
-use super::read::for_each_row;
+use super::read::{Row, for_each_row};
 use super::reject::{Reject, RejectKind, RejectReason};
 use super::shape::Columns;
 use super::source::{self, InputFile};
@@ -179,7 +179,7 @@ impl<'a> Intake<'a> {
         &mut self,
         side: Side,
         file: &InputFile,
-        rows: Vec<(u64, Result<Map<String, Value>, RejectReason>)>,
+        rows: Vec<(u64, Row)>,
         tally: &mut Tally,
         keep: &mut dyn FnMut(&Entry) -> Result<(), PoolError>,
     ) -> Result<(), PoolError> {

@@ -17,18 +17,17 @@ pub(super) fn rewrite(source: &str, open: &str, close: &str) -> Option<String> {
         let tag = &rest[start + 2..start + n_bytes];
         let (before, word, behind) = split_tag(tag);
         rewritten.push_str(&rest[..start]);
-        match word {
+        let written = match word {
             "generation" => {
                 found = true;
-                rewritten +=
-                    &format!("{{%{before} if true %}}{{{{ {open} }}}}{{% with {behind}%}}");
+                format!("{{%{before} if true %}}{{{{ {open} }}}}{{% with {behind}%}}")
             }
             "endgeneration" => {
-                rewritten +=
-                    &format!("{{%{before} endwith %}}{{{{ {close} }}}}{{% endif {behind}%}}");
+                format!("{{%{before} endwith %}}{{{{ {close} }}}}{{% endif {behind}%}}")
             }
-            _ => rewritten.push_str(&rest[start..start + n_bytes + 2]),
-        }
+            _ => rest[start..start + n_bytes + 2].to_owned(),
+        };
+        rewritten.push_str(&written);
         rest = &rest[start + n_bytes + 2..];
     }
     rewritten.push_str(rest);

@@ -79,7 +79,7 @@ fn closing_bytes(tail: &str, special_tokens: &[String]) -> usize {
         .iter()
         .filter_map(|token| Some((tail.find(token.as_str())?, Reverse(token.len()))))
         .min()
-        .map_or(tail.trim_end().len(), |(start, Reverse(n_bytes))| start + n_bytes)
+        .map_or_else(|| tail.trim_end().len(), |(start, Reverse(n_bytes))| start + n_bytes)
 }
 
 /// A conversation and its plain rendering.
@@ -105,7 +105,7 @@ impl Conversation<'_> {
             }
             let contents = match placement.open {
                 Some(_) => marked.spans()?,
-                None => self.from_generation_prompts(&marked.closes)?,
+                None => self.behind_generation_prompts(&marked.closes)?,
             };
             Some((contents, placement.close))
         })
@@ -119,9 +119,12 @@ impl Conversation<'_> {
     ) -> Result<marks::Marked, RejectReason> {
         let messages: Vec<Message> = self.messages[..n_messages]
             .iter()
-            .map(|message| match is_assistant(message) {
-                true => self.marks.put(message, placement),
-                false => message.clone(),
+            .map(|message| {
+                if is_assistant(message) {
+                    self.marks.put(message, placement)
+                } else {
+                    message.clone()
+                }
             })
             .collect();
         Ok(self.marks.take_out(&self.template.render(&messages)?))
@@ -129,7 +132,7 @@ impl Conversation<'_> {
 
     /// Contents that end at `ends` and begin where their generation prompts do
     /// so.
-    fn from_generation_prompts(&self, ends: &[usize]) -> Option<Vec<Range<usize>>> {
+    fn behind_generation_prompts(&self, ends: &[usize]) -> Option<Vec<Range<usize>>> {
         let mut last_end = 0;
         self.assistant_turns()
             .zip(ends)

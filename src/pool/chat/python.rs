@@ -63,17 +63,14 @@ fn without_html_escapes(json: &str) -> String {
         let html = [("\\u003c", '<'), ("\\u003e", '>'), ("\\u0026", '&'), ("\\u0027", '\'')]
             .into_iter()
             .find(|(code, _)| escape.starts_with(code));
-        match html {
-            Some((code, character)) => {
-                plain.push(character);
-                rest = &escape[code.len()..];
-            }
-            None => {
-                // The escaped character too: it may be a backslash.
-                let n_bytes = 1 + escape[1..].chars().next().map_or(0, char::len_utf8);
-                plain.push_str(&escape[..n_bytes]);
-                rest = &escape[n_bytes..];
-            }
+        if let Some((code, character)) = html {
+            plain.push(character);
+            rest = &escape[code.len()..];
+        } else {
+            // The escaped character too: it may be a backslash.
+            let n_bytes = 1 + escape[1..].chars().next().map_or(0, char::len_utf8);
+            plain.push_str(&escape[..n_bytes]);
+            rest = &escape[n_bytes..];
         }
     }
     plain.push_str(rest);

@@ -75,7 +75,7 @@ fn a_template_that_rewrites_answers_is_a_reason_to_reject() {
     let template = ChatTemplate::new(shout, BTreeMap::new()).unwrap();
     // Capitals of capitals keep the marks, so this one can be told.
     let loud = [turn("user", "hi"), turn("assistant", "ho")];
-    assert_eq!(render(&template, &[], &loud).unwrap().supervised, [2..4]);
+    assert_eq!(render(&template, &[], &loud).unwrap().supervised, std::slice::from_ref(&(2..4)));
 
     let stammer = "{% for message in messages %}{{ message.content * 2 }}{% endfor %}";
     let template = ChatTemplate::new(stammer, BTreeMap::new()).unwrap();

@@ -73,10 +73,10 @@ fn lines(
         if n_bytes == 0 {
             break;
         }
-        if line.trim_ascii().is_empty() {
+        if line.trim_ascii_end().is_empty() {
             continue;
         }
-        let row = serde_json::from_slice(&line)
+        let row = serde_json::from_slice(line.trim_ascii_end())
             .map_err(|err| RejectReason::Json(within_a_line(&err)))
             .and_then(columns);
         visit(number, row)?;

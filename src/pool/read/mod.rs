@@ -19,9 +19,11 @@ use super::error::InputErrorKind;
 use super::reject::RejectReason;
 use super::source::{Format, InputFile, Packing};
 
+/// A row's columns, or why it has none.
+pub(super) type Row = Result<Map<String, Value>, RejectReason>;
+
 /// Takes a row with its line (JSONL) or position (JSON arrays, Parquet), from 1.
-pub(super) type Visit<'a> =
-    dyn FnMut(u64, Result<Map<String, Value>, RejectReason>) -> Result<(), PoolError> + 'a;
+pub(super) type Visit<'a> = dyn FnMut(u64, Row) -> Result<(), PoolError> + 'a;
 
 /// Pushes every row of `file` into `visit`; adds the packed bytes read so far
 /// to `n_consumed` on the way.
@@ -70,7 +72,7 @@ impl Read for Counting<'_> {
 }
 
 /// The columns of a row that was parsed as `value`.
-fn columns(value: Value) -> Result<Map<String, Value>, RejectReason> {
+fn columns(value: Value) -> Row {
     match value {
         Value::Object(columns) => Ok(columns),
         other => Err(RejectReason::NotARow(super::shape::kind(&other))),

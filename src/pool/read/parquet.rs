@@ -33,19 +33,17 @@ pub(super) fn for_each_row(
     visit: &mut Visit<'_>,
 ) -> Result<(), PoolError> {
     let fail = |err: ParquetError| file.fail(err.into());
-    let mut batches = match file.plain_path() {
-        Some(path) => {
-            let plain = fs::File::open(path)?.into_parts().0;
-            n_consumed.set(n_consumed.get() + file.n_bytes());
-            guarded(|| open(plain)).map_err(fail)?
-        }
-        None => {
-            let mut copy = tempfile::tempfile()?;
-            io::copy(&mut unpack(file, n_consumed)?, &mut copy)
-                .map_err(|err| file.fail(InputErrorKind::Read(err)))?;
-            guarded(|| open(copy)).map_err(fail)?
-        }
-    };
+    let mut batches = if let Some(path) = file.plain_path() {
+        let plain = fs::File::open(path)?.into_parts().0;
+        n_consumed.set(n_consumed.get() + file.n_bytes());
+        guarded(|| open(plain))
+    } else {
+        let mut copy = tempfile::tempfile()?;
+        io::copy(&mut unpack(file, n_consumed)?, &mut copy)
+            .map_err(|err| file.fail(InputErrorKind::Read(err)))?;
+        guarded(|| open(copy))
+    }
+    .map_err(fail)?;
     let mut number = 0;
     while let Some(rows) = guarded(|| batches.next().transpose()).map_err(fail)? {
         for row in rows {

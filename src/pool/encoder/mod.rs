@@ -139,7 +139,8 @@ fn load_template(model_dir: &Path) -> Result<ChatTemplate, PoolError> {
     let fail = |path: &PathBuf, kind| PoolError::Model { path: path.clone(), kind };
     let config =
         read_object(&config_path)?.ok_or_else(|| fail(&config_path, ModelErrorKind::Missing))?;
-    let named = special_tokens(&config, &read_object(&model_dir.join(SPECIAL_TOKENS))?);
+    let map = read_object(&model_dir.join(SPECIAL_TOKENS))?;
+    let named = special_tokens(&config, map.as_ref());
     let template_path = model_dir.join(TEMPLATE);
     let (path, source) = match read(&template_path)? {
         Some(source) => (template_path, source),
@@ -168,7 +169,7 @@ fn template_in(config: &Map<String, Value>) -> Option<&str> {
 /// configuration has none. Each is text or an object with its `content`.
 fn special_tokens(
     config: &Map<String, Value>,
-    map: &Option<Map<String, Value>>,
+    map: Option<&Map<String, Value>>,
 ) -> BTreeMap<String, String> {
     let content = |token: &Value| match token {
         Value::Object(token) => token.get("content").and_then(Value::as_str).map(str::to_owned),
@@ -177,7 +178,7 @@ fn special_tokens(
     NAMED_TOKENS
         .into_iter()
         .filter_map(|name| {
-            let token = config.get(name).or_else(|| map.as_ref().and_then(|map| map.get(name)))?;
+            let token = config.get(name).or_else(|| map?.get(name))?;
             Some((name.to_owned(), content(token)?))
         })
         .collect()
