@@ -1,9 +1,12 @@
 //! The training pool and the target: instruction rows as the model sees them.
 //!
-//! `ingest` reads files of many shapes, renders every
-//! conversation with the model's own chat template, and writes canonical
-//! tables of [`Example`]s, in order of [`ExampleId`]. Later stages read only
-//! those.
+//! [`ingest()`] reads files of many shapes, renders every conversation with the
+//! model's own chat template, and writes canonical tables of [`Example`]s
+//! ([`table`]), in order of [`ExampleId`]. Later stages read only those.
+//!
+//! On the way a row is a source's file (`source`, `embedded`), a JSON object
+//! (`read`), a conversation (`shape`), text with what the assistant says in it
+//! (`chat`), and token ids with a label mask (`encoder`).
 
 mod chat;
 mod embedded;
@@ -18,6 +21,7 @@ mod source;
 mod spool;
 mod summary;
 pub mod table;
+mod tally;
 
 pub use encoder::{ChatEncoder, Encoded};
 pub use error::{InputErrorKind, ModelErrorKind, PoolError, Side, TableErrorKind};
@@ -35,7 +39,7 @@ pub struct IngestSettings {
     /// Where target rows come from.
     pub target: Vec<Source>,
     /// Own column names: role of the column (`messages`, `system`, `prompt`,
-    /// `completion`, `subtask`) to its name. Empty: shapes are recognised.
+    /// `completion`, `subtask`) to its name. Empty: shapes are recognized.
     pub columns: std::collections::BTreeMap<String, String>,
     /// Most tokens of an example; longer ones are cut at the end.
     pub max_tokens: usize,
