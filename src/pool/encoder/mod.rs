@@ -39,8 +39,11 @@ pub struct Encoded {
 /// A model's chat template and tokenizer.
 ///
 /// The rendered text is tokenized once and as a whole, without adding special
-/// tokens. A token carries loss if its text overlaps what the assistant says,
-/// end of turn included (module [`chat`](super) tells how that is found).
+/// tokens, as `transformers` does. A token carries loss if its text overlaps
+/// what the assistant says, through the special token that ends its turn. What
+/// the assistant says is found by rendering: the template's own
+/// `{% generation %}` blocks tell, or else marks around the content of the
+/// assistant's turns do.
 #[derive(Debug)]
 pub struct ChatEncoder {
     template: ChatTemplate,

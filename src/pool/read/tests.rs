@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::Path;
 
 use fs_err as fs;
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -138,6 +139,23 @@ fn a_file_that_breaks_off_is_an_error() {
     let (bytes, _) = parquet_rows();
     check("rows.parquet", &bytes[..bytes.len() - 1], "not a readable parquet file");
     check("rows.parquet", b"", "not a readable parquet file");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_damaged_parquet_file_ends_in_an_error_or_in_rows(
+        at: prop::sample::Index, bit in 0..8_u8,
+    ) {
+        let (mut bytes, _) = parquet_rows();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+        match read_bytes("rows.parquet", &bytes) {
+            Ok(rows) => prop_assert!(rows.iter().all(|row| row.contains('{')), "{rows:?}"),
+            Err(err) => prop_assert!(err.ends_with("not a readable parquet file"), "{err}"),
+        }
+    }
 }
 
 #[test]
