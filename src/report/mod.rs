@@ -1,7 +1,7 @@
 //! What came out of a run, for people and for programs.
 //!
-//! [`Summary`] holds every number; [`write`] makes `report.json` and the page
-//! `report.html` from it, and [`text`] the end of a run in a terminal. None of
+//! [`Summary`] holds every number; [`write()`] makes `report.json` and the page
+//! `report.html` from it, and [`text()`] the end of a run in a terminal. None of
 //! them computes anything of its own.
 
 mod chart;

@@ -25,12 +25,12 @@ pub(super) fn percent(share: f64) -> String {
     }
 }
 
-/// A score to four significant places: `0.3012`, `−2.1e-5`.
+/// A score or a rate: `0.3012`, and `−2.10e-5` where four decimals say little.
 pub(super) fn score(score: f64) -> String {
     if score == 0.0 || score.abs() >= 1e-3 {
         minus(format!("{score:.4}"))
     } else {
-        minus(format!("{score:.1e}"))
+        minus(format!("{score:.2e}"))
     }
 }
 
@@ -78,7 +78,7 @@ mod tests {
         assert_eq!([percent(0.05), percent(0.0), percent(1e-5)], ["5.0%", "0.0%", "<0.1%"]);
         assert_eq!(
             [score(0.301_24), score(-0.5), score(-2.1e-5)],
-            ["0.3012", "−0.5000", "−2.1e-5"]
+            ["0.3012", "−0.5000", "−2.10e-5"]
         );
         assert_eq!(
             [signed(Some(0.314)), signed(Some(-0.5)), signed(None)],

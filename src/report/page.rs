@@ -1,7 +1,7 @@
 //! `report.html`: one page that needs nothing else.
 
 use minijinja::value::{Kwargs, Serde, Value};
-use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior, context};
+use minijinja::{AutoEscape, Environment, Error, HtmlEscape, UndefinedBehavior, context};
 
 use super::quote::one_line;
 use super::{Summary, chart, numbers};
@@ -37,11 +37,20 @@ fn add_filters(environment: &mut Environment<'_>) {
     environment.add_filter("seconds", numbers::seconds);
     environment.add_filter("fixed", numbers::fixed);
     environment.add_filter("line", |text: &str| one_line(text, LINE_CHARS));
+    environment.add_filter("name", |name: &str| Value::from_safe_string(breakable(name)));
     environment.add_function("pair", |kwargs: Kwargs| -> Result<Value, Error> {
         let pair = chart::pair(kwargs.get("pool")?, kwargs.get("subset")?, kwargs.get("largest")?);
         kwargs.assert_all_used()?;
         Ok(Value::from_safe_string(pair))
     });
+}
+
+/// `name`, escaped, that may end a line after `/` and `_`.
+fn breakable(name: &str) -> String {
+    name.split_inclusive(['/', '_'])
+        .map(|part| HtmlEscape(part).to_string())
+        .collect::<Vec<_>>()
+        .join("<wbr>")
 }
 
 /// The share that fills a bar of a table.

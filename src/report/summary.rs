@@ -155,27 +155,23 @@ impl Summary {
             is_selected[place.position] = true;
         }
         let ranked = ranking(scores);
-        let below: Vec<Selected> = (ranked.iter().filter(|place| !is_selected[place.position]))
-            .take(N_QUOTED)
-            .copied()
-            .collect();
-        let (best, below_cut) =
-            quotes(scores, &selected[..selected.len().min(N_QUOTED)], &below, read)?;
+        let left_out = ranked.iter().filter(|place| !is_selected[place.position]);
+        let best: Vec<_> = selected.iter().take(N_QUOTED).collect();
+        let below: Vec<_> = left_out.take(N_QUOTED).collect();
+        let (best, below_cut) = quotes(scores, &best, &below, read)?;
 
         let all: Vec<&ScoreRow> = scores.rows.iter().collect();
         let kept: Vec<&ScoreRow> = rows_of(scores, selected).map(|(row, _)| row).collect();
         let lengths = PoolAndSubset { pool: Lengths::of(&all), subset: Lengths::of(&kept) };
-        let correlations = PoolAndSubset {
-            pool: Correlations::of(&rows_of(scores, &ranked).collect::<Vec<_>>()),
-            subset: Correlations::of(&rows_of(scores, selected).collect::<Vec<_>>()),
-        };
+        let correlated = |places| Correlations::of(&rows_of(scores, places).collect::<Vec<_>>());
+        let correlations =
+            PoolAndSubset { pool: correlated(&ranked), subset: correlated(selected) };
         let flagged = Flagged::of(&scores.rows);
-        let mut all_warnings = run.notes.clone();
-        all_warnings.extend(warnings(&lengths, &correlations, &flagged));
+        let warnings = warnings(&run.notes, &lengths, &correlations, &flagged);
         Ok(Self {
             format: FORMAT,
             size: Size::of(&all, &kept, ranked.len()),
-            warnings: all_warnings,
+            warnings,
             sources: SourceShare::of(&all, &kept),
             subtasks: SubtaskShare::of(&scores.subtasks, &ranked, selected),
             scores: Scores::of(&ranked, &is_selected),
@@ -216,15 +212,15 @@ fn rows_of<'a>(
 /// The quotes of `best` and of `below`, read in one go.
 fn quotes<E>(
     scores: &ScoreTable,
-    best: &[Selected],
-    below: &[Selected],
+    best: &[&Selected],
+    below: &[&Selected],
     read: impl FnOnce(&[usize]) -> Result<Vec<Record>, E>,
 ) -> Result<(Vec<Quote>, Vec<Quote>), E> {
     let mut positions: Vec<usize> = best.iter().chain(below).map(|place| place.position).collect();
     positions.sort_unstable();
     let records = read(&positions)?;
     assert_eq!(records.len(), positions.len(), "one record a position");
-    let quote = |place: &Selected| {
+    let quote = |place: &&Selected| {
         let record = positions.partition_point(|position| *position < place.position);
         Quote::of(scores, place, &records[record])
     };

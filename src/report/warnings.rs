@@ -9,13 +9,14 @@ const STRONG: f64 = 0.5;
 /// Selected answers shorter than this share of the pool's are worth a warning.
 const SHORT: f64 = 0.5;
 
-/// One sentence for each, without a final period.
+/// One sentence for each, without a final period, after the run's own `notes`.
 pub(super) fn warnings(
+    notes: &[String],
     lengths: &PoolAndSubset<Lengths>,
     correlations: &PoolAndSubset<Correlations>,
     flagged: &[Flagged],
 ) -> Vec<String> {
-    let mut warnings = Vec::new();
+    let mut warnings = notes.to_vec();
     let (pool, subset) = (lengths.pool.mean_supervised, lengths.subset.mean_supervised);
     if subset < SHORT * pool {
         warnings.push(format!(
