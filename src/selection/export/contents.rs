@@ -9,11 +9,12 @@ use super::columns::{Columns, Schema, type_name};
 use super::data_file::DataFile;
 
 /// Version of the file; rises when a field changes its meaning.
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 
 /// `less-select.json`.
 #[derive(Debug, Serialize)]
 pub(super) struct Contents<'a> {
+    pub(super) format: u32,
     pub(super) subset: Counts,
     pub(super) notes: Vec<String>,
     pub(super) provenance: &'a serde_json::Value,
@@ -22,7 +23,6 @@ pub(super) struct Contents<'a> {
 /// What the folder holds.
 #[derive(Debug, Serialize)]
 pub(super) struct Counts {
-    pub(super) format: u32,
     pub(super) schema: Schema,
     pub(super) data_file: String,
     pub(super) blake3: String,
@@ -54,7 +54,6 @@ impl Counts {
     ) -> Self {
         let columns = columns.arrow_schema();
         Self {
-            format: FORMAT,
             schema,
             data_file: data.relative_path(),
             blake3: data.blake3.clone(),

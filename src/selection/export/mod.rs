@@ -214,8 +214,12 @@ fn build_and_rename(
     remove_unfinished(run_dir)?;
     let temp = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(run_dir)?;
     let data = data_file::write(&temp.path().join("data"), rows, &columns, provenance)?;
-    let contents =
-        Contents { subset: Counts::of(rows, schema, &columns, &data), notes, provenance };
+    let contents = Contents {
+        format: contents::FORMAT,
+        subset: Counts::of(rows, schema, &columns, &data),
+        notes,
+        provenance,
+    };
     let name = write_texts(temp.path(), &contents, &columns)?;
 
     let path = run_dir.join(name);
