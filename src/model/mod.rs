@@ -1,1 +1,51 @@
-//! The model: a decoder with LoRA adapters, in libtorch.
+//! The model: a Llama-like decoder with LoRA adapters.
+//!
+//! What a model *is* builds without libtorch, so that a plan can be made and a
+//! wrong setting refused before anything heavy is loaded:
+//!
+//! - [`config`] reads `config.json` into a checked [`DecoderConfig`]; a model
+//!   family is a row of settings of one decoder, never a copy of it;
+//! - [`modules`] names the decoder's weights and its LoRA parameters, with
+//!   their shapes;
+//! - [`weights`] maps the weight files and checks them against those shapes.
+//!
+//! What a model *computes* needs the `torch` feature: `decoder` is the forward
+//! pass, `lora` its adapters, `batch` what goes in, [`LoraDecoder`] all of it
+//! loaded on a device.
+
+#[cfg(feature = "torch")]
+pub(crate) mod batch;
+pub mod config;
+#[cfg(feature = "torch")]
+pub(crate) mod decoder;
+#[cfg(feature = "torch")]
+pub(crate) mod lora;
+#[cfg(feature = "torch")]
+mod lora_decoder;
+pub mod modules;
+#[cfg(feature = "torch")]
+pub mod probe;
+pub mod weights;
+
+pub use config::DecoderConfig;
+#[cfg(feature = "torch")]
+pub use lora_decoder::{LoraDecoder, ModelError};
+
+/// The values of f32 tensors, one behind the other.
+#[cfg(feature = "torch")]
+pub(crate) fn flat(tensors: &[tch::Tensor]) -> Vec<f32> {
+    let mut values = vec![0.0; tensors.iter().map(tch::Tensor::numel).sum()];
+    let mut rest = values.as_mut_slice();
+    for tensor in tensors {
+        let (own, others) = rest.split_at_mut(tensor.numel());
+        tensor.detach().copy_data(own, own.len());
+        rest = others;
+    }
+    values
+}
+
+/// A size as libtorch counts it.
+#[cfg(feature = "torch")]
+pub(crate) fn dim(n: usize) -> i64 {
+    i64::try_from(n).expect("no allocation is that large")
+}

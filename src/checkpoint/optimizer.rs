@@ -1,0 +1,54 @@
+//! `optimizer.safetensors`: AdamW's moments by parameter name.
+//!
+//! The Trainer's own `optimizer.pt` is a pickle whose entries are numbered, so
+//! that a name has to be guessed; this file says it.
+
+use std::path::Path;
+
+use super::{CheckpointError, CheckpointErrorKind, read_params};
+use crate::gradient::direction::{AdamRule, Moments};
+use crate::gradient::layout::ParamLayout;
+use crate::tensor_file::{self, TensorFile};
+
+const FILE: &str = "optimizer.safetensors";
+const RULE: &str = "adam";
+
+pub(super) fn read(dir: &Path, layout: &ParamLayout) -> Result<Moments, CheckpointError> {
+    let path = dir.join(FILE);
+    let read = || {
+        let file = TensorFile::open(&path)?;
+        let rule: AdamRule = file
+            .metadata(RULE)
+            .and_then(|text| serde_json::from_str(text).ok())
+            .filter(is_possible)
+            .ok_or(CheckpointErrorKind::NoRule)?;
+        let exp_avg = read_params(&file, "exp_avg.", layout)?;
+        let exp_avg_sq = read_params(&file, "exp_avg_sq.", layout)?;
+        Ok(Moments { rule, exp_avg, exp_avg_sq })
+    };
+    read().map_err(|kind| CheckpointError { path: path.clone(), kind })
+}
+
+/// Whether dividing by the bias corrections and by √v + ε makes sense.
+fn is_possible(rule: &AdamRule) -> bool {
+    let is_decay = |beta: f64| (0.0..1.0).contains(&beta);
+    is_decay(rule.beta1) && is_decay(rule.beta2) && rule.epsilon >= 0.0 && rule.step > 0
+}
+
+pub(super) fn write(
+    dir: &Path,
+    layout: &ParamLayout,
+    moments: &Moments,
+) -> Result<(), CheckpointErrorKind> {
+    let both = [("exp_avg", &moments.exp_avg), ("exp_avg_sq", &moments.exp_avg_sq)];
+    let tensors = both.into_iter().flat_map(|(moment, values)| {
+        layout.params().iter().map(move |param| {
+            let own = &values[param.offset..][..param.n_coordinates()];
+            (format!("{moment}.{}", param.name), param.shape.as_slice(), own)
+        })
+    });
+    let rule = serde_json::to_string(&moments.rule)?;
+    let bytes = tensor_file::serialize(tensors, RULE, &rule);
+    crate::fs::write_atomic(&dir.join(FILE), |out| out.write_all(&bytes))?;
+    Ok(())
+}

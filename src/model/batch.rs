@@ -1,0 +1,125 @@
+//! Examples side by side: what one forward pass takes in.
+
+use tch::{Device, Tensor};
+
+use super::{ModelError, dim};
+use crate::pool::Example;
+
+/// Examples padded on the right to one length, on the model's device.
+///
+/// Under causal attention no token sees the padding behind it, so there is no
+/// mask. Tokens from an example's last supervised one on are left out: they
+/// predict nothing that carries loss.
+pub(crate) struct Batch {
+    /// Token ids, i64 `[n_examples, n_inputs]`.
+    pub(crate) token_ids: Tensor,
+    /// Which of the `n_examples · n_inputs` positions predict a supervised
+    /// token, i64 `[n_supervised]`, example after example.
+    pub(crate) positions: Tensor,
+    /// The tokens they should predict, i64 `[n_supervised]`.
+    pub(crate) targets: Tensor,
+    /// Supervised tokens of each example.
+    pub(crate) n_supervised: Vec<usize>,
+}
+
+impl Batch {
+    /// Pads `examples` for a model of `vocab_size` tokens.
+    ///
+    /// # Errors
+    ///
+    /// If a token is not in the vocabulary.
+    pub(crate) fn new(
+        examples: &[&Example],
+        vocab_size: usize,
+        device: Device,
+    ) -> Result<Self, ModelError> {
+        let n_inputs = examples.iter().map(|example| n_inputs(example)).max().unwrap_or(1);
+        let mut token_ids = vec![0_i64; examples.len() * n_inputs];
+        let (mut positions, mut targets) = (Vec::new(), Vec::new());
+        for (row, example) in examples.iter().enumerate() {
+            check_tokens(example, vocab_size)?;
+            let start = row * n_inputs;
+            for (input, &token_id) in
+                token_ids[start..].iter_mut().zip(&example.token_ids).take(n_inputs)
+            {
+                *input = i64::from(token_id);
+            }
+            for position in supervised_positions(example) {
+                positions.push(dim(start + position - 1));
+                targets.push(i64::from(example.token_ids[position]));
+            }
+        }
+        let shape = [dim(examples.len()), dim(n_inputs)];
+        Ok(Self {
+            token_ids: Tensor::from_slice(&token_ids).reshape(shape).to_device(device),
+            positions: Tensor::from_slice(&positions).to_device(device),
+            targets: Tensor::from_slice(&targets).to_device(device),
+            n_supervised: examples.iter().map(|example| example.n_supervised()).collect(),
+        })
+    }
+
+    /// The supervised tokens of each example are rows of their own of a
+    /// `[n_supervised]` vector: `values` summed over each, in f64.
+    pub(crate) fn sums(&self, values: &[f32]) -> Vec<f64> {
+        let mut rest = values;
+        self.n_supervised
+            .iter()
+            .map(|&n| {
+                let (own, others) = rest.split_at(n);
+                rest = others;
+                own.iter().map(|&value| f64::from(value)).sum()
+            })
+            .collect()
+    }
+}
+
+fn supervised_positions(example: &Example) -> impl DoubleEndedIterator<Item = usize> + '_ {
+    (1..example.supervised.len()).filter(|&position| example.supervised[position])
+}
+
+fn n_inputs(example: &Example) -> usize {
+    supervised_positions(example).next_back().unwrap_or(1)
+}
+
+fn check_tokens(example: &Example, vocab_size: usize) -> Result<(), ModelError> {
+    match example.token_ids.iter().find(|&&token_id| token_id as usize >= vocab_size) {
+        Some(&token_id) => Err(ModelError::Token { id: example.id, token_id, vocab_size }),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::ExampleId;
+
+    fn example(token_ids: &[u32], supervised: &[u8]) -> Example {
+        let supervised: Vec<bool> = supervised.iter().map(|&set| set == 1).collect();
+        let id = ExampleId::of(token_ids, &supervised);
+        Example { id, token_ids: token_ids.to_vec(), supervised }
+    }
+
+    fn numbers(tensor: &Tensor) -> Vec<i64> {
+        Vec::try_from(tensor.flatten(0, -1)).unwrap()
+    }
+
+    #[test]
+    fn examples_are_padded_and_cut_behind_what_predicts() {
+        // The first predicts tokens 2 and 3 of its four and needs no more than
+        // two inputs for it; the second its last.
+        let examples = [example(&[5, 6, 7, 8], &[0, 1, 1, 0]), example(&[1, 2], &[0, 1])];
+        let batch = Batch::new(&[&examples[0], &examples[1]], 10, Device::Cpu).unwrap();
+        assert_eq!(batch.token_ids.size(), [2, 2]);
+        assert_eq!(numbers(&batch.token_ids), [5, 6, 1, 2]);
+        assert_eq!(numbers(&batch.positions), [0, 1, 2]);
+        assert_eq!(numbers(&batch.targets), [6, 7, 2]);
+        assert_eq!(batch.sums(&[1.0, 2.0, 4.0]), [3.0, 4.0]);
+    }
+
+    #[test]
+    fn a_token_of_another_vocabulary_is_named() {
+        let example = example(&[5, 10], &[0, 1]);
+        let error = Batch::new(&[&example], 10, Device::Cpu).err().unwrap();
+        insta::assert_snapshot!(error, @"example 9367d2d7a914d8b1aa5c19592682e985 has token 10, the model knows 10 tokens");
+    }
+}

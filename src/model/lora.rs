@@ -1,0 +1,38 @@
+//! LoRA adapters in the forward pass.
+
+use tch::Tensor;
+
+use super::modules::LinearModule;
+
+/// The LoRA weights that a forward pass uses and a backward pass derives by.
+///
+/// Either shared by the batch, A `[rank, d_in]` and B `[d_out, rank]`, or one
+/// copy an example, `[n_examples, rank, d_in]` and `[n_examples, d_out, rank]`:
+/// the matrix products are the same, and the gradient of the second kind is
+/// every example's own.
+pub(crate) struct LoraLeaves {
+    /// The modules of a layer that have an adapter, in order of definition.
+    pub(crate) modules: Vec<LinearModule>,
+    /// In the order of the parameter layout.
+    pub(crate) leaves: Vec<Tensor>,
+    /// alpha / rank.
+    pub(crate) scale: f64,
+    /// Chance that a coordinate of a module's input is hidden from A.
+    pub(crate) dropout: f64,
+}
+
+impl LoraLeaves {
+    /// What the adapter adds to the output of `module` in layer number `layer`
+    /// for the input `x`, `[n_examples, n_inputs, d_in]`.
+    pub(crate) fn update(&self, layer: usize, module: LinearModule, x: &Tensor) -> Option<Tensor> {
+        let slot = self.modules.iter().position(|&with_adapter| with_adapter == module)?;
+        let at = 2 * (layer * self.modules.len() + slot);
+        let [a, b] = [at, at + 1].map(|at| self.leaves[at].to_kind(x.kind()).transpose(-1, -2));
+        let inner = if self.dropout > 0.0 {
+            x.dropout(self.dropout, true).matmul(&a)
+        } else {
+            x.matmul(&a)
+        };
+        Some((inner * self.scale).matmul(&b))
+    }
+}

@@ -1,0 +1,313 @@
+//! A model and its adapter, loaded on a device.
+
+use std::path::Path;
+
+use safetensors::Dtype as FileDtype;
+use tch::{Kind, TchError, Tensor};
+
+use super::config::ConfigError;
+use super::decoder::{Decoder, Layer, Linear};
+use super::lora::LoraLeaves;
+use super::modules::{LinearModule, LoraError, lora_modules};
+use super::weights::{WeightFiles, WeightsError, WeightsErrorKind};
+use super::{DecoderConfig, dim};
+use crate::checkpoint::LoraSettings;
+use crate::compute::{ComputeSettings, Device, Dtype};
+use crate::gradient::layout::{Param, ParamLayout};
+use crate::pool::ExampleId;
+
+/// Why a model cannot be loaded or cannot compute.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelError {
+    /// The model is none that the decoder computes.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Its weights are not what its configuration says.
+    #[error(transparent)]
+    Weights(#[from] WeightsError),
+    /// The adapter does not fit it.
+    #[error(transparent)]
+    Lora(#[from] LoraError),
+    /// The device is not there.
+    #[error("no CUDA device number {0} that libtorch can use")]
+    NoDevice(usize),
+    /// A token that the model does not know: another model's tokenizer.
+    #[error("example {id} has token {token_id}, the model knows {vocab_size} tokens")]
+    Token {
+        /// The example.
+        id: ExampleId,
+        /// Its token.
+        token_id: u32,
+        /// Number of tokens the model knows.
+        vocab_size: usize,
+    },
+    /// libtorch gave up, out of memory for one.
+    #[error("libtorch failed")]
+    Torch(#[from] TchError),
+}
+
+/// A decoder with frozen weights and a LoRA adapter.
+pub struct LoraDecoder {
+    /// The folder it was loaded from.
+    name: String,
+    pub(crate) decoder: Decoder,
+    pub(crate) layout: ParamLayout,
+    lora: LoraSettings,
+    modules: Vec<LinearModule>,
+    /// f32, in the order of the layout.
+    pub(crate) adapter: Vec<Tensor>,
+}
+
+impl LoraDecoder {
+    /// Loads the model in `model_dir`, which is in the Hugging Face layout.
+    ///
+    /// The adapter is zero: the model computes what it would without, and
+    /// every gradient is zero until [`set_adapter`](Self::set_adapter).
+    /// Takes hold of libtorch's thread count, which is the process's.
+    ///
+    /// # Errors
+    ///
+    /// If the model is of an unknown kind, its weights are damaged, do not fit
+    /// its configuration or are not finite, the adapter does not fit the model,
+    /// or the device is missing or too small.
+    pub fn load(
+        model_dir: &Path,
+        lora: &LoraSettings,
+        compute: &ComputeSettings,
+    ) -> Result<Self, ModelError> {
+        let config = DecoderConfig::read(model_dir)?;
+        let layout = config.lora_layout(lora)?;
+        let modules = lora_modules(lora)?;
+        let files = WeightFiles::open(model_dir, &config)?;
+        set_threads(compute);
+        let device = device(compute.device)?;
+        let target = Target { files: &files, kind: kind(compute.dtype, device), device };
+        let decoder = target.decoder(config)?;
+        let name = model_dir.display().to_string();
+        let mut model =
+            Self { name, decoder, layout, lora: lora.clone(), modules, adapter: Vec::new() };
+        model.set_adapter(&vec![0.0; model.layout.grad_dim()]);
+        Ok(model)
+    }
+
+    /// The folder it was loaded from, which `peft` takes for the base model's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The model's configuration.
+    pub fn config(&self) -> &DecoderConfig {
+        &self.decoder.config
+    }
+
+    /// The adapter's settings.
+    pub fn lora(&self) -> &LoraSettings {
+        &self.lora
+    }
+
+    /// The adapter's parameters.
+    pub fn layout(&self) -> &ParamLayout {
+        &self.layout
+    }
+
+    /// Sets the adapter's weights, `[grad_dim]` in the order of the layout.
+    ///
+    /// # Panics
+    ///
+    /// If `weights` has another length.
+    pub fn set_adapter(&mut self, weights: &[f32]) {
+        self.adapter = self.tensors(weights);
+    }
+
+    /// The logits behind every token, one `[vocab_size]` row a token.
+    ///
+    /// # Panics
+    ///
+    /// If a token is outside the vocabulary, or there is none.
+    pub fn logits(&self, token_ids: &[u32]) -> Vec<Vec<f32>> {
+        let token_ids: Vec<i64> = token_ids.iter().map(|&token_id| i64::from(token_id)).collect();
+        let token_ids = Tensor::from_slice(&token_ids).unsqueeze(0).to_device(self.device());
+        tch::no_grad(|| {
+            let leaves = self.leaves(self.adapter.iter().map(Tensor::shallow_clone).collect(), 0.0);
+            let logits = self.decoder.logits(&self.decoder.hidden(&token_ids, &leaves));
+            Vec::try_from(logits.squeeze_dim(0)).expect("logits are a matrix of f32")
+        })
+    }
+
+    pub(crate) fn device(&self) -> tch::Device {
+        self.decoder.embeddings.device()
+    }
+
+    /// The kind of the frozen weights.
+    pub(crate) fn kind(&self) -> Kind {
+        self.decoder.embeddings.kind()
+    }
+
+    /// `values`, `[grad_dim]`, as one f32 tensor a parameter on the device.
+    pub(crate) fn tensors(&self, values: &[f32]) -> Vec<Tensor> {
+        assert_eq!(values.len(), self.layout.grad_dim(), "one value a coordinate of the layout");
+        let tensor = |param: &Param| {
+            let own = &values[param.offset..][..param.n_coordinates()];
+            Tensor::from_slice(own).reshape(shape(&param.shape)).to_device(self.device())
+        };
+        self.layout.params().iter().map(tensor).collect()
+    }
+
+    /// `leaves` in the order of the layout, in this adapter's places.
+    pub(crate) fn leaves(&self, leaves: Vec<Tensor>, dropout: f64) -> LoraLeaves {
+        let scale = self.lora.alpha / self.lora.rank as f64;
+        LoraLeaves { modules: self.modules.clone(), leaves, scale, dropout }
+    }
+}
+
+pub(super) fn set_threads(compute: &ComputeSettings) {
+    let threads = compute.threads.or_else(|| std::thread::available_parallelism().ok());
+    if let Some(threads) = threads.and_then(|threads| i32::try_from(threads.get()).ok()) {
+        tch::set_num_threads(threads);
+    }
+}
+
+pub(super) fn device(device: Device) -> Result<tch::Device, ModelError> {
+    match device {
+        Device::Cpu => Ok(tch::Device::Cpu),
+        Device::Auto => Ok(tch::Device::cuda_if_available()),
+        Device::Cuda(number) if dim(number) < tch::Cuda::device_count() => {
+            Ok(tch::Device::Cuda(number))
+        }
+        Device::Cuda(number) => Err(ModelError::NoDevice(number)),
+    }
+}
+
+pub(super) fn kind(dtype: Dtype, device: tch::Device) -> Kind {
+    match dtype {
+        Dtype::Auto if device.is_cuda() => Kind::BFloat16,
+        dtype => match dtype.on_this_cpu() {
+            Dtype::Bf16 => Kind::BFloat16,
+            Dtype::F32 | Dtype::Auto => Kind::Float,
+        },
+    }
+}
+
+fn shape(shape: &[usize]) -> Vec<i64> {
+    shape.iter().map(|&n| dim(n)).collect()
+}
+
+/// Where weights go, and as what.
+struct Target<'a> {
+    files: &'a WeightFiles,
+    kind: Kind,
+    device: tch::Device,
+}
+
+impl Target<'_> {
+    fn decoder(&self, config: DecoderConfig) -> Result<Decoder, ModelError> {
+        let embeddings = self.tensor("model.embed_tokens.weight")?;
+        let lm_head = if config.tied_embeddings {
+            embeddings.shallow_clone()
+        } else {
+            self.tensor("lm_head.weight")?
+        };
+        let layers = (0..config.n_layers)
+            .map(|layer| self.layer(&config, layer))
+            .collect::<Result<_, _>>()?;
+        let norm = self.tensor("model.norm.weight")?;
+        Ok(Decoder { config, embeddings, layers, norm, lm_head })
+    }
+
+    fn layer(&self, config: &DecoderConfig, layer: usize) -> Result<Layer, ModelError> {
+        let norm = |name| self.tensor(&format!("model.layers.{layer}.{name}.weight"));
+        let linear = |module: LinearModule| -> Result<Linear, ModelError> {
+            let path = module.path(layer);
+            let bias = config.has_bias(module).then(|| self.tensor(&format!("{path}.bias")));
+            Ok(Linear { weight: self.tensor(&format!("{path}.weight"))?, bias: bias.transpose()? })
+        };
+        Ok(Layer {
+            input_norm: norm("input_layernorm")?,
+            post_attention_norm: norm("post_attention_layernorm")?,
+            linears: LinearModule::ALL.into_iter().map(linear).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// The weight called `name`, its values finite.
+    fn tensor(&self, name: &str) -> Result<Tensor, ModelError> {
+        let (view, path) = self.files.tensor(name);
+        let kind = match view.dtype() {
+            FileDtype::F16 => Kind::Half,
+            FileDtype::BF16 => Kind::BFloat16,
+            _ => Kind::Float,
+        };
+        let tensor = Tensor::f_from_data_size(view.data(), &shape(view.shape()), kind)?;
+        if tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
+            let kind = WeightsErrorKind::NotFinite(name.to_owned());
+            return Err(WeightsError { path: path.to_owned(), kind }.into());
+        }
+        Ok(tensor.f_to_device(self.device)?.f_to_kind(self.kind)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::tensor_file::{TensorFile, serialize, to_f32};
+
+    fn fixture() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-llama")
+    }
+
+    fn load(dir: &Path, device: Device) -> Result<LoraDecoder, ModelError> {
+        let targets = vec!["q_proj".to_owned()];
+        let lora = LoraSettings { rank: 2, alpha: 4.0, dropout: 0.0, targets };
+        let threads = Some(NonZeroUsize::MIN);
+        let compute = ComputeSettings { device, dtype: Dtype::F32, threads, batch_tokens: 1 };
+        LoraDecoder::load(dir, &lora, &compute)
+    }
+
+    #[test]
+    fn weights_that_are_not_finite_are_named() {
+        let file = TensorFile::open(&fixture().join("model.safetensors")).unwrap();
+        let tensors: Vec<(String, Vec<usize>, Vec<f32>)> = file
+            .names()
+            .into_iter()
+            .map(|name| {
+                let tensor = file.tensor(&name).unwrap();
+                let mut values = to_f32(&tensor).unwrap();
+                if name == "model.layers.1.mlp.up_proj.weight" {
+                    values[7] = f32::NAN;
+                }
+                (name, tensor.shape().to_vec(), values)
+            })
+            .collect();
+        let dir = tempfile::tempdir().unwrap();
+        let tensors =
+            tensors.iter().map(|(name, shape, values)| (name.clone(), &shape[..], &values[..]));
+        let bytes = serialize(tensors, "format", "pt");
+        fs_err::write(dir.path().join("model.safetensors"), bytes).unwrap();
+        fs_err::copy(fixture().join("config.json"), dir.path().join("config.json")).unwrap();
+        let Err(ModelError::Weights(error)) = load(dir.path(), Device::Cpu) else { panic!() };
+        assert_eq!(error.path, dir.path().join("model.safetensors"));
+        insta::assert_snapshot!(error.kind, @"tensor `model.layers.1.mlp.up_proj.weight` has values that are not finite");
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_named() {
+        let error = load(&fixture(), Device::Cuda(64)).err().unwrap();
+        insta::assert_snapshot!(error, @"no CUDA device number 64 that libtorch can use");
+    }
+
+    #[test]
+    fn an_adapter_of_zeros_changes_nothing_and_another_does() {
+        let mut model = load(&fixture(), Device::Cpu).unwrap();
+        let without = model.logits(&[1, 2, 3]);
+        let n = model.layout().grad_dim();
+        let mut adapter = vec![0.0; n];
+        adapter[..n / 2].fill(0.1);
+        model.set_adapter(&adapter);
+        assert_ne!(model.logits(&[1, 2, 3]), without);
+        model.set_adapter(&vec![0.0; n]);
+        assert_eq!(model.logits(&[1, 2, 3]), without);
+    }
+}

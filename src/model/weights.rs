@@ -1,0 +1,300 @@
+//! The model's weight files: one `model.safetensors`, or shards named by an
+//! index, mapped and checked against the configuration before any is used.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde::Deserialize;
+
+use super::DecoderConfig;
+use crate::tensor_file::{TensorFile, TensorFileError};
+
+/// All weights of a model: each expected tensor present once, with the right
+/// shape and a dtype that can be computed with.
+#[derive(Debug)]
+pub struct WeightFiles {
+    files: Vec<TensorFile>,
+    /// Position in `files` by tensor name.
+    places: BTreeMap<String, usize>,
+}
+
+/// Why a model's weights cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("model weights `{}`", path.display())]
+pub struct WeightsError {
+    /// The file or folder at fault.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    #[source]
+    pub kind: WeightsErrorKind,
+}
+
+/// What is wrong with weight files.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WeightsErrorKind {
+    /// Neither `model.safetensors` nor its index is there.
+    #[error("no model.safetensors and no model.safetensors.index.json")]
+    NoFile,
+    /// A file cannot be read or is damaged.
+    #[error(transparent)]
+    File(#[from] TensorFileError),
+    /// The index of shards cannot be read.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The index of shards is not what it should be.
+    #[error("damaged index of shards")]
+    Index(#[source] serde_json::Error),
+    /// A tensor that the configuration calls for is absent.
+    #[error("tensor `{0}` is missing")]
+    Missing(String),
+    /// A tensor that the configuration does not call for.
+    #[error("tensor `{0}` has no place in the model that config.json describes")]
+    Extra(String),
+    /// Two shards hold the same tensor.
+    #[error("tensor `{0}` is in another shard, too")]
+    Twice(String),
+    /// A tensor of another shape than the configuration says.
+    #[error("tensor `{name}` has shape {found:?}, config.json says {expected:?}")]
+    Shape {
+        /// The tensor.
+        name: String,
+        /// Its shape.
+        found: Vec<usize>,
+        /// The shape that follows from the configuration.
+        expected: Vec<usize>,
+    },
+    /// A tensor of a dtype that the decoder does not read.
+    #[error("tensor `{name}` has dtype {dtype}, expected F32, F16 or BF16")]
+    Dtype {
+        /// The tensor.
+        name: String,
+        /// Its dtype.
+        dtype: Dtype,
+    },
+    /// An infinity or NaN among the weights.
+    #[error("tensor `{0}` has values that are not finite")]
+    NotFinite(String),
+    /// The configuration ties the output projection to the embedding, and the
+    /// files hold two different ones.
+    #[error("config.json ties the embeddings, but `lm_head.weight` differs from them")]
+    NotTied,
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl WeightFiles {
+    /// Maps the weight files in `model_dir` and checks names, shapes and
+    /// dtypes against `config`. Values are not looked at.
+    ///
+    /// # Errors
+    ///
+    /// If a file is missing or damaged, or a tensor missing, superfluous or
+    /// not what `config` says; the error names the file and the tensor.
+    pub fn open(model_dir: &Path, config: &DecoderConfig) -> Result<Self, WeightsError> {
+        let mut weights = Self { files: Vec::new(), places: BTreeMap::new() };
+        for path in weight_paths(model_dir)? {
+            weights.add(&path)?;
+        }
+        weights.drop_copies(config)?;
+        let mut unexpected = weights.places.clone();
+        for (name, shape) in config.weights() {
+            let Some(place) = unexpected.remove(&name) else {
+                return Err(fail(model_dir, WeightsErrorKind::Missing(name)));
+            };
+            let file = &weights.files[place];
+            check(file, name, shape).map_err(|kind| fail(file.path(), kind))?;
+        }
+        match unexpected.pop_first() {
+            Some((name, place)) => {
+                Err(fail(weights.files[place].path(), WeightsErrorKind::Extra(name)))
+            }
+            None => Ok(weights),
+        }
+    }
+
+    /// The tensor `name` of the configuration this was opened with, and the
+    /// file that holds it.
+    ///
+    /// # Panics
+    ///
+    /// If the configuration has no such tensor.
+    pub fn tensor(&self, name: &str) -> (TensorView<'_>, &Path) {
+        let file = &self.files[self.places[name]];
+        (file.tensor(name).expect("open found every tensor"), file.path())
+    }
+
+    fn add(&mut self, path: &Path) -> Result<(), WeightsError> {
+        let file = TensorFile::open(path).map_err(|err| fail(path, err.into()))?;
+        for name in file.names() {
+            if self.places.contains_key(&name) {
+                return Err(fail(path, WeightsErrorKind::Twice(name)));
+            }
+            self.places.insert(name, self.files.len());
+        }
+        self.files.push(file);
+        Ok(())
+    }
+
+    /// Forgets what files may hold beside the weights: rotary tables that old
+    /// exports saved, and a second copy of tied embeddings.
+    fn drop_copies(&mut self, config: &DecoderConfig) -> Result<(), WeightsError> {
+        self.places.retain(|name, _| !name.ends_with("rotary_emb.inv_freq"));
+        if !config.tied_embeddings || !self.places.contains_key("lm_head.weight") {
+            return Ok(());
+        }
+        let (head, path) = self.tensor("lm_head.weight");
+        let is_copy = self.places.contains_key("model.embed_tokens.weight")
+            && self.tensor("model.embed_tokens.weight").0.data() == head.data();
+        if !is_copy {
+            return Err(fail(path, WeightsErrorKind::NotTied));
+        }
+        self.places.remove("lm_head.weight");
+        Ok(())
+    }
+}
+
+fn fail(path: &Path, kind: WeightsErrorKind) -> WeightsError {
+    WeightsError { path: path.to_owned(), kind }
+}
+
+fn weight_paths(model_dir: &Path) -> Result<Vec<PathBuf>, WeightsError> {
+    let single = model_dir.join("model.safetensors");
+    if single.exists() {
+        return Ok(vec![single]);
+    }
+    let index_path = model_dir.join("model.safetensors.index.json");
+    if !index_path.exists() {
+        return Err(fail(model_dir, WeightsErrorKind::NoFile));
+    }
+    let text = fs_err::read_to_string(&index_path).map_err(|err| fail(&index_path, err.into()))?;
+    let index: Index = serde_json::from_str(&text)
+        .map_err(|err| fail(&index_path, WeightsErrorKind::Index(err)))?;
+    let mut names: Vec<String> = index.weight_map.into_values().collect();
+    names.sort_unstable();
+    names.dedup();
+    Ok(names.into_iter().map(|name| model_dir.join(name)).collect())
+}
+
+fn check(file: &TensorFile, name: String, expected: Vec<usize>) -> Result<(), WeightsErrorKind> {
+    let tensor = file.tensor(&name).expect("the file lists this name");
+    let dtype = tensor.dtype();
+    if tensor.shape() != expected {
+        let found = tensor.shape().to_vec();
+        return Err(WeightsErrorKind::Shape { name, found, expected });
+    }
+    if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
+        return Err(WeightsErrorKind::Dtype { name, dtype });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tensor_file::{serialize, to_f32};
+
+    type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
+
+    fn fixture() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-llama")
+    }
+
+    /// A copy of the tiny Llama, its weights changed by `change`, then opened.
+    fn open(change: impl FnOnce(&mut Tensors)) -> Result<WeightFiles, String> {
+        let file = TensorFile::open(&fixture().join("model.safetensors")).unwrap();
+        let mut tensors: Tensors = file
+            .names()
+            .into_iter()
+            .map(|name| {
+                let tensor = file.tensor(&name).unwrap();
+                (name, (tensor.shape().to_vec(), to_f32(&tensor).unwrap()))
+            })
+            .collect();
+        change(&mut tensors);
+        let borrowed =
+            tensors.iter().map(|(name, (shape, values))| (name.clone(), &shape[..], &values[..]));
+        let dir = tempfile::tempdir().unwrap();
+        let bytes = serialize(borrowed, "format", "pt");
+        fs_err::write(dir.path().join("model.safetensors"), bytes).unwrap();
+        let config = DecoderConfig::read(&fixture()).unwrap();
+        WeightFiles::open(dir.path(), &config).map_err(|err| err.kind.to_string())
+    }
+
+    #[test]
+    fn wrong_tensors_are_named() {
+        let norm = "model.norm.weight";
+        let missing = open(|tensors| drop(tensors.remove(norm))).unwrap_err();
+        insta::assert_snapshot!(missing, @"tensor `model.norm.weight` is missing");
+        let extra = open(|tensors| drop(tensors.insert("classifier".into(), (vec![1], vec![0.0]))));
+        insta::assert_snapshot!(extra.unwrap_err(), @"tensor `classifier` has no place in the model that config.json describes");
+        let shape = open(|tensors| drop(tensors.insert(norm.into(), (vec![2], vec![0.0; 2]))));
+        insta::assert_snapshot!(shape.unwrap_err(), @"tensor `model.norm.weight` has shape [2], config.json says [64]");
+    }
+
+    #[test]
+    fn a_second_copy_of_tied_embeddings_must_be_a_copy() {
+        let copy = |tensors: &mut Tensors| {
+            let embeddings = tensors["model.embed_tokens.weight"].clone();
+            tensors.insert("lm_head.weight".to_owned(), embeddings);
+        };
+        assert!(open(copy).is_ok());
+        let other = |tensors: &mut Tensors| {
+            copy(tensors);
+            tensors.get_mut("lm_head.weight").unwrap().1[0] += 1.0;
+        };
+        insta::assert_snapshot!(open(other).unwrap_err(), @"config.json ties the embeddings, but `lm_head.weight` differs from them");
+    }
+
+    #[test]
+    fn rotary_tables_of_old_exports_are_passed_over() {
+        let name = "model.layers.0.self_attn.rotary_emb.inv_freq".to_owned();
+        assert!(open(|tensors| drop(tensors.insert(name, (vec![1], vec![1.0])))).is_ok());
+    }
+
+    #[test]
+    fn shards_are_read_by_their_index_and_none_may_be_missing() {
+        let sharded = fixture().with_file_name("tiny-llama-biased");
+        let config = DecoderConfig::read(&sharded).unwrap();
+        let weights = WeightFiles::open(&sharded, &config).unwrap();
+        assert_eq!(weights.files.len(), 3);
+        assert_eq!(weights.tensor("lm_head.weight").0.dtype(), Dtype::BF16);
+
+        let dir = tempfile::tempdir().unwrap();
+        for entry in fs_err::read_dir(&sharded).unwrap() {
+            let path = entry.unwrap().path();
+            fs_err::copy(&path, dir.path().join(path.file_name().unwrap())).unwrap();
+        }
+        let shard = dir.path().join("model-00002-of-00003.safetensors");
+        fs_err::copy(dir.path().join("model-00001-of-00003.safetensors"), &shard).unwrap();
+        let error = WeightFiles::open(dir.path(), &config).unwrap_err();
+        assert!(matches!(error.kind, WeightsErrorKind::Twice(_)), "{}", error.kind);
+        fs_err::remove_file(&shard).unwrap();
+        let error = WeightFiles::open(dir.path(), &config).unwrap_err();
+        assert_eq!(error.path, shard);
+    }
+
+    #[test]
+    fn integers_are_no_weights() {
+        let dir = tempfile::tempdir().unwrap();
+        let view = TensorView::new(Dtype::I64, vec![1], &[0; 8]).unwrap();
+        let path = dir.path().join("x.safetensors");
+        fs_err::write(&path, safetensors::serialize([("a", view)], None).unwrap()).unwrap();
+        let file = TensorFile::open(&path).unwrap();
+        insta::assert_snapshot!(check(&file, "a".into(), vec![1]).unwrap_err(), @"tensor `a` has dtype I64, expected F32, F16 or BF16");
+    }
+
+    #[test]
+    fn a_folder_without_weights_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = DecoderConfig::read(&fixture()).unwrap();
+        let error = WeightFiles::open(dir.path(), &config).unwrap_err();
+        assert!(matches!(error.kind, WeightsErrorKind::NoFile));
+        assert_eq!(error.path, dir.path());
+    }
+}

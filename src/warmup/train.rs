@@ -1,0 +1,225 @@
+//! The training: steps, epochs, checkpoints.
+
+use std::fmt;
+use std::path::Path;
+
+use fs_err as fs;
+
+use super::WarmupSettings;
+use super::init::initial_adapter;
+use super::rows::{choose, epoch_order};
+use super::training_step::{StepOutcome, Trainer};
+use crate::checkpoint::{self, CheckpointError, Content, LogEntry, TrainerState};
+use crate::gradient::collect::ExampleSource;
+use crate::model::{LoraDecoder, ModelError};
+use crate::pool::{Example, ExampleId, PoolError};
+use crate::progress::{Event, Observer};
+use crate::seed::Seed;
+use crate::stage::Stage;
+
+/// Rows of the pool whose tokens are read at once.
+const BLOCK_ROWS: usize = 1024;
+
+/// Why a warm-up stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WarmupError {
+    /// There is nothing to train on.
+    #[error("the pool is empty")]
+    EmptyPool,
+    /// The pool cannot be read.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// The model failed.
+    #[error(transparent)]
+    Model(#[from] ModelError),
+    /// A checkpoint cannot be written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The folder of checkpoints cannot be written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The training has come apart: a rate too high, or a precision too low.
+    #[error("{what} of step {step} is not finite (rows {})", list(rows))]
+    NotFinite {
+        /// `loss` or `gradient`.
+        what: &'static str,
+        /// From 1.
+        step: u64,
+        /// The rows that did it, or that were there.
+        rows: Vec<ExampleId>,
+    },
+    /// The user asked to stop. Checkpoints of whole epochs stay.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+fn list(rows: &[ExampleId]) -> String {
+    rows.iter().map(ExampleId::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// What a warm-up came to.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Summary {
+    /// Rows trained on.
+    pub n_rows: usize,
+    /// Optimizer steps taken.
+    pub n_steps: u64,
+    /// Mean loss of the first epoch's steps, in nats a token.
+    pub first_loss: f64,
+    /// Mean loss of the last epoch's steps.
+    pub last_loss: f64,
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { n_rows, n_steps, first_loss, last_loss } = self;
+        write!(f, "{n_rows} rows, {n_steps} steps, loss {first_loss:.3} in the first epoch")?;
+        if self.first_loss.to_bits() == self.last_loss.to_bits() {
+            return Ok(());
+        }
+        write!(f, " and {last_loss:.3} in the last")
+    }
+}
+
+/// Trains an adapter for `model` on a share of `pool`; writes a checkpoint an
+/// epoch to `dir/epoch-N`, in place of those of an earlier warm-up. At most
+/// `batch_tokens` tokens, padding included, are in the model at once. Leaves
+/// the trained adapter on the model.
+///
+/// # Errors
+///
+/// See [`WarmupError`].
+pub fn train(
+    model: &mut LoraDecoder,
+    pool: &dyn ExampleSource,
+    settings: &WarmupSettings,
+    batch_tokens: usize,
+    seed: Seed,
+    dir: &Path,
+    observer: &dyn Observer,
+) -> Result<Summary, WarmupError> {
+    let examples = read_share(pool, settings, seed)?;
+    if examples.is_empty() {
+        return Err(WarmupError::EmptyPool);
+    }
+    clear(dir)?;
+    model.set_adapter(&initial_adapter(model.layout(), seed));
+    let trainer = Trainer::new(model, settings, batch_tokens, seed);
+    let state = TrainerState {
+        max_steps: settings.steps_per_epoch(examples.len()) * u64::from(settings.epochs),
+        num_train_epochs: u64::from(settings.epochs),
+        train_batch_size: Some(settings.batch_size as u64),
+        ..TrainerState::default()
+    };
+    let mut training = Training { model, settings, examples: &examples, trainer, state, observer };
+    for epoch in 1..=settings.epochs {
+        training.epoch(epoch, &epoch_order(examples.len(), epoch, seed))?;
+        training.save(&dir.join(format!("epoch-{epoch}")))?;
+    }
+    Ok(training.summary())
+}
+
+/// The chosen examples, in order of id.
+fn read_share(
+    pool: &dyn ExampleSource,
+    settings: &WarmupSettings,
+    seed: Seed,
+) -> Result<Vec<Example>, PoolError> {
+    let ids: Vec<ExampleId> = pool.rows().iter().map(|row| row.id).collect();
+    let chosen = choose(&ids, settings.n_rows(ids.len()), seed);
+    let mut examples = Vec::with_capacity(chosen.len());
+    for chosen in chosen.chunk_by(|a, b| a / BLOCK_ROWS == b / BLOCK_ROWS) {
+        let start = chosen[0];
+        let block = pool.examples(start..chosen[chosen.len() - 1] + 1)?;
+        examples.extend(chosen.iter().map(|&position| block[position - start].clone()));
+    }
+    Ok(examples)
+}
+
+/// Removes checkpoints of an earlier warm-up, so that no epoch of it stays.
+fn clear(dir: &Path) -> Result<(), WarmupError> {
+    fs::create_dir_all(dir)?;
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.strip_prefix("epoch-").is_some_and(|number| number.parse::<u32>().is_ok()) {
+            fs::remove_dir_all(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// A warm-up under way.
+struct Training<'a> {
+    model: &'a LoraDecoder,
+    settings: &'a WarmupSettings,
+    examples: &'a [Example],
+    trainer: Trainer<'a>,
+    state: TrainerState,
+    observer: &'a dyn Observer,
+}
+
+impl Training<'_> {
+    fn epoch(&mut self, epoch: u32, order: &[usize]) -> Result<(), WarmupError> {
+        for rows in order.chunks(self.settings.batch_size) {
+            if self.observer.is_interrupted() {
+                return Err(WarmupError::Interrupted);
+            }
+            let rows: Vec<&Example> = rows.iter().map(|&row| &self.examples[row]).collect();
+            let rate = self.settings.rate(self.state.global_step, self.state.max_steps);
+            let outcome = self.trainer.step(&rows, rate)?;
+            self.log(epoch, rate, outcome);
+        }
+        Ok(())
+    }
+
+    fn log(&mut self, epoch: u32, learning_rate: f64, outcome: StepOutcome) {
+        let StepOutcome { loss, gradient_norm } = outcome;
+        let steps_per_epoch = self.settings.steps_per_epoch(self.examples.len());
+        let state = &mut self.state;
+        state.global_step += 1;
+        state.epoch = state.global_step as f64 / steps_per_epoch as f64;
+        state.log_history.push(LogEntry {
+            epoch: Some(state.epoch),
+            grad_norm: Some(gradient_norm),
+            learning_rate: Some(learning_rate),
+            loss: Some(loss),
+            step: state.global_step,
+        });
+        let step = state.global_step;
+        self.observer.notify(Event::WarmupStep { epoch, step, loss, learning_rate, gradient_norm });
+        self.observer.notify(Event::Progress {
+            stage: Stage::Warmup,
+            what: format!("epoch-{epoch}"),
+            done: step,
+            total: state.max_steps,
+            unit: "steps".to_owned(),
+        });
+    }
+
+    fn save(&self, dir: &Path) -> Result<(), WarmupError> {
+        let content = Content {
+            base_model: self.model.name(),
+            lora: self.model.lora(),
+            layout: self.model.layout(),
+            adapter: &self.trainer.adapter(),
+            moments: &self.trainer.moments(),
+            state: &self.state,
+        };
+        Ok(checkpoint::write(dir, &content)?)
+    }
+
+    fn summary(&self) -> Summary {
+        let losses: Vec<f64> =
+            self.state.log_history.iter().filter_map(|entry| entry.loss).collect();
+        let n_steps = self.settings.steps_per_epoch(self.examples.len()) as usize;
+        let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+        Summary {
+            n_rows: self.examples.len(),
+            n_steps: self.state.global_step,
+            first_loss: mean(&losses[..n_steps]),
+            last_loss: mean(&losses[losses.len() - n_steps..]),
+        }
+    }
+}

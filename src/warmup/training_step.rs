@@ -1,0 +1,127 @@
+//! One optimizer step: forward and backward over its rows, then AdamW.
+
+use tch::{Kind, Tensor};
+
+use super::WarmupSettings;
+use super::adamw::{AdamW, clip};
+use super::train::WarmupError;
+use crate::gradient::direction::Moments;
+use crate::gradient::shard_plan::batches;
+use crate::model::batch::Batch;
+use crate::model::lora::LoraLeaves;
+use crate::model::{LoraDecoder, flat};
+use crate::pool::{Example, ExampleId};
+use crate::seed::Seed;
+
+/// A model in training.
+pub(super) struct Trainer<'a> {
+    model: &'a LoraDecoder,
+    settings: &'a WarmupSettings,
+    /// Most tokens in memory at once, padding included.
+    batch_tokens: usize,
+    seed: Seed,
+    /// The adapter's weights, moved in place.
+    lora: LoraLeaves,
+    pub(super) optimizer: AdamW,
+}
+
+/// What a step found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StepOutcome {
+    /// Mean cross-entropy of the step's supervised tokens.
+    pub(super) loss: f64,
+    /// L2 norm of the gradient before clipping.
+    pub(super) gradient_norm: f64,
+}
+
+impl<'a> Trainer<'a> {
+    /// Trains `model`'s adapter from where it stands.
+    pub(super) fn new(
+        model: &'a LoraDecoder,
+        settings: &'a WarmupSettings,
+        batch_tokens: usize,
+        seed: Seed,
+    ) -> Self {
+        let leaf = |weights: &Tensor| weights.detach().set_requires_grad(true);
+        let leaves: Vec<Tensor> = model.adapter.iter().map(leaf).collect();
+        let optimizer = AdamW::new(&leaves, settings.weight_decay);
+        let lora = model.leaves(leaves, model.lora().dropout);
+        Self { model, settings, batch_tokens, seed, lora, optimizer }
+    }
+
+    /// One step on `rows` with the learning rate `rate`.
+    pub(super) fn step(
+        &mut self,
+        rows: &[&Example],
+        rate: f64,
+    ) -> Result<StepOutcome, WarmupError> {
+        let number = self.optimizer.rule.step + 1;
+        self.reseed(number);
+        let (loss, mut gradients) = self.gradients(rows, number)?;
+        let gradient_norm = clip(&mut gradients, self.settings.max_grad_norm);
+        if !gradient_norm.is_finite() {
+            let rows = rows.iter().map(|row| row.id).collect();
+            return Err(WarmupError::NotFinite { what: "gradient", step: number, rows });
+        }
+        self.optimizer.step(&mut self.lora.leaves, &gradients, rate);
+        Ok(StepOutcome { loss, gradient_norm })
+    }
+
+    /// The adapter's weights, `[grad_dim]`.
+    pub(super) fn adapter(&self) -> Vec<f32> {
+        flat(&self.lora.leaves)
+    }
+
+    /// The optimizer's moments.
+    pub(super) fn moments(&self) -> Moments {
+        let AdamW { rule, exp_avg, exp_avg_sq, .. } = &self.optimizer;
+        Moments { rule: *rule, exp_avg: flat(exp_avg), exp_avg_sq: flat(exp_avg_sq) }
+    }
+
+    /// The loss of `rows`, and its gradient by every parameter.
+    fn gradients(&self, rows: &[&Example], step: u64) -> Result<(f64, Vec<Tensor>), WarmupError> {
+        let n_supervised: usize = rows.iter().map(|row| row.n_supervised()).sum();
+        let lengths: Vec<u32> = rows.iter().map(|row| row.token_ids.len() as u32).collect();
+        let mut gradients: Vec<Tensor> = self.lora.leaves.iter().map(Tensor::zeros_like).collect();
+        let mut loss = 0.0;
+        for positions in batches(&lengths, self.batch_tokens) {
+            let rows: Vec<&Example> = positions.iter().map(|&position| rows[position]).collect();
+            let part = self.add_gradients(&rows, n_supervised, &mut gradients)?;
+            let bad = rows.iter().zip(&part).filter(|(_, loss)| !loss.is_finite());
+            let bad: Vec<ExampleId> = bad.map(|(row, _)| row.id).collect();
+            if !bad.is_empty() {
+                return Err(WarmupError::NotFinite { what: "loss", step, rows: bad });
+            }
+            loss += part.iter().sum::<f64>() / n_supervised as f64;
+        }
+        Ok((loss, gradients))
+    }
+
+    /// Adds the gradient of the part of the loss that `rows` make up; returns
+    /// the sum of each row's token losses.
+    fn add_gradients(
+        &self,
+        rows: &[&Example],
+        n_supervised: usize,
+        gradients: &mut [Tensor],
+    ) -> Result<Vec<f64>, WarmupError> {
+        let model = self.model;
+        let batch = Batch::new(rows, model.config().vocab_size, model.device())?;
+        let token_losses = model.decoder.token_losses(&batch, &self.lora);
+        let loss = token_losses.sum(Kind::Float) / n_supervised as f64;
+        let found = Tensor::f_run_backward(&[loss], &self.lora.leaves, false, false)
+            .map_err(crate::model::ModelError::from)?;
+        for (sum, part) in gradients.iter_mut().zip(&found) {
+            *sum += part;
+        }
+        Ok(batch.sums(&flat(&[token_losses])))
+    }
+
+    /// Makes dropout a function of the step, so that a training can be taken
+    /// up where it stopped.
+    fn reseed(&self, step: u64) {
+        let key = self.seed.key(&["warmup", "dropout", &step.to_string()]);
+        let [a, b, c, d, e, f, g, h, ..] = key;
+        tch::manual_seed(i64::from_le_bytes([a, b, c, d, e, f, g, h]));
+    }
+}
