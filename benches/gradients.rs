@@ -4,7 +4,6 @@
 //! cache (`scripts/model`).
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that panics says so")]
-#![expect(missing_docs, reason = "criterion's macros document nothing")]
 
 use std::path::{Path, PathBuf};
 

@@ -36,6 +36,7 @@ pub mod pool;
 pub mod progress;
 pub mod projection;
 pub mod report;
+pub mod run_dir;
 pub mod seed;
 pub mod selection;
 pub mod stage;

@@ -2,8 +2,10 @@
 
     python scripts/crosscheck/datasets_loads_subset.py SUBSET_DIR...
 
-`datasets.load_dataset` gets the path and nothing else. Exits with 1 and a message at the first
-difference. Run with datasets 3.6.0, 4.4.1, 4.8.5 and 5.2.0.
+`datasets.load_dataset` gets the path and nothing else, and all folders share one cache, so rows of
+one that come from another are found. Exits with 1 and a message at the first difference.
+The integration tests leave folders in target/tmp/crosscheck/. Run with datasets 3.6.0, 4.4.1,
+4.8.5 and 5.2.0.
 """
 
 import json
@@ -14,7 +16,8 @@ from pathlib import Path
 
 # Before the import: nothing is fetched, and nothing comes from an older run's cache.
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_HOME"] = tempfile.mkdtemp(prefix="datasets-cache-")
+CACHE = tempfile.TemporaryDirectory(prefix="datasets-cache-")
+os.environ["HF_HOME"] = CACHE.name
 
 import datasets  # noqa: E402
 import pyarrow as pa  # noqa: E402

@@ -118,6 +118,8 @@ pub struct Checkpoint {
     label: String,
     lora: LoraSettings,
     learning_rate: f64,
+    step: u64,
+    loss: Option<f64>,
 }
 
 impl Checkpoint {
@@ -130,11 +132,13 @@ impl Checkpoint {
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
         let lora = adapter::read_config(dir)?;
         let path = dir.join(trainer_state::FILE);
-        let learning_rate = trainer_state::read(&path)
-            .and_then(|state| state.learning_rate().ok_or(CheckpointErrorKind::NoLearningRate))
-            .map_err(|kind| CheckpointError { path, kind })?;
+        let fail = |kind| CheckpointError { path: path.clone(), kind };
+        let state = trainer_state::read(&path).map_err(fail)?;
+        let no_rate = || fail(CheckpointErrorKind::NoLearningRate);
+        let learning_rate = state.learning_rate().ok_or_else(no_rate)?;
+        let (step, loss) = (state.global_step, state.loss());
         let label = dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy().into_owned();
-        Ok(Self { dir: dir.to_owned(), label, lora, learning_rate })
+        Ok(Self { dir: dir.to_owned(), label, lora, learning_rate, step, loss })
     }
 
     /// The folder's name, such as `epoch-1`.
@@ -157,6 +161,29 @@ impl Checkpoint {
         self.learning_rate
     }
 
+    /// Optimizer steps taken.
+    pub fn step(&self) -> u64 {
+        self.step
+    }
+
+    /// Mean training loss of that epoch's logged steps, in nats a token.
+    pub fn loss(&self) -> Option<f64> {
+        self.loss
+    }
+
+    /// The files in the folder, in order of name.
+    ///
+    /// # Errors
+    ///
+    /// If the folder cannot be read.
+    pub fn files(&self) -> std::io::Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(&self.dir)?.map(|entry| entry.map(|entry| entry.path()));
+        let mut files = entries.collect::<std::io::Result<Vec<_>>>()?;
+        files.retain(|path| path.is_file());
+        files.sort();
+        Ok(files)
+    }
+
     /// The adapter's weights, f32 `[grad_dim]` in the order of `layout`.
     ///
     /// # Errors
@@ -175,6 +202,11 @@ impl Checkpoint {
     pub fn moments(&self, layout: &ParamLayout) -> Result<Moments, CheckpointError> {
         optimizer::read(&self.dir, layout)
     }
+}
+
+/// Whether the folder `dir` is a checkpoint.
+pub fn is_checkpoint(dir: &Path) -> bool {
+    adapter::is_in(dir)
 }
 
 /// The checkpoints in `dir`, by the number at the end of their names: what the

@@ -47,14 +47,18 @@ pub struct LogEntry {
 impl TrainerState {
     /// Mean learning rate of the logged steps of the last epoch.
     pub fn learning_rate(&self) -> Option<f64> {
+        self.mean_of_last_epoch(|entry| entry.learning_rate)
+    }
+
+    /// Mean loss of the logged steps of the last epoch, in nats a token.
+    pub fn loss(&self) -> Option<f64> {
+        self.mean_of_last_epoch(|entry| entry.loss)
+    }
+
+    fn mean_of_last_epoch(&self, value: fn(&LogEntry) -> Option<f64>) -> Option<f64> {
         let is_last = |entry: &&LogEntry| entry.epoch.is_some_and(|epoch| epoch > self.epoch - 1.0);
-        let rates: Vec<f64> = self
-            .log_history
-            .iter()
-            .filter(is_last)
-            .filter_map(|entry| entry.learning_rate)
-            .collect();
-        (!rates.is_empty()).then(|| rates.iter().sum::<f64>() / rates.len() as f64)
+        let values: Vec<f64> = self.log_history.iter().filter(is_last).filter_map(value).collect();
+        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
     }
 }
 

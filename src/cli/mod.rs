@@ -1,1 +1,141 @@
 //! The command line: the only place that prints and chooses exit codes.
+
+mod args;
+mod doctor;
+mod exit;
+mod exit_code;
+mod inspect;
+mod plan;
+mod progress;
+mod settings;
+mod status;
+#[cfg(feature = "torch")]
+pub mod worker;
+
+use std::ffi::OsString;
+use std::io::Write;
+
+use args::{Cli, Command};
+use exit::CliError;
+use exit_code::ExitCode;
+
+use crate::config::Config;
+use crate::pipeline::Run;
+use crate::progress::Observer;
+use crate::run_dir::RunDir;
+use crate::stage::Stage;
+
+/// What a command has to say: the same for people and for programs.
+struct Answer {
+    text: String,
+    json: serde_json::Value,
+    exit_code: ExitCode,
+}
+
+impl Answer {
+    fn done(text: String, json: serde_json::Value) -> Self {
+        Self { text, json, exit_code: ExitCode::Done }
+    }
+}
+
+/// The settings and the place a command works with.
+struct Context<'a> {
+    config: Config,
+    run: RunDir,
+    observer: &'a dyn Observer,
+}
+
+/// Runs the program and returns its exit code.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> std::process::ExitCode {
+    exit::report_panics_as_bugs();
+    let cli = match Cli::read(args) {
+        Ok(cli) => cli,
+        Err(usage) => return exit::usage(&usage),
+    };
+    progress::listen_for_interrupts();
+    exit::guarded(|| match answer(&cli) {
+        Ok(answer) => print(&cli, &answer),
+        Err(err) => exit::failure(&err, cli.place.json),
+    })
+}
+
+/// Does what was asked.
+fn answer(cli: &Cli) -> Result<Answer, CliError> {
+    let teller = progress::Teller::new(cli.place.quiet);
+    if let Some(Command::Inspect { path }) = &cli.command {
+        return inspect::inspect(path);
+    }
+    let context = Context {
+        config: settings::resolve(cli)?,
+        run: RunDir::new(&cli.place.run),
+        observer: &teller,
+    };
+    match &cli.command {
+        Some(Command::Config) => Ok(settings::show(&context.config)),
+        Some(Command::Plan) => plan::plan(&context),
+        Some(Command::Status) => status::status(&context),
+        Some(Command::Doctor) => Ok(doctor::doctor(&context)),
+        Some(Command::Inspect { .. }) => unreachable!("answered above"),
+        None => {
+            context.own_the_cores();
+            context.pipeline().all()?;
+            status::result(&context)
+        }
+        Some(Command::Gradients { shard: Some(part) }) => {
+            context.own_the_cores();
+            context.pipeline().shards(*part)?;
+            status::status(&context)
+        }
+        Some(command) => {
+            context.own_the_cores();
+            let stage = stage_of(command);
+            context.pipeline().one(stage)?;
+            if stage == Stage::Report { status::result(&context) } else { status::status(&context) }
+        }
+    }
+}
+
+/// The stage a command runs alone.
+fn stage_of(command: &Command) -> Stage {
+    match command {
+        Command::Ingest => Stage::Ingest,
+        Command::Warmup => Stage::Warmup,
+        Command::Gradients { .. } => Stage::Gradients,
+        Command::Index => Stage::Index,
+        Command::Score => Stage::Score,
+        Command::Select => Stage::Select,
+        Command::Report => Stage::Report,
+        Command::Plan
+        | Command::Status
+        | Command::Inspect { .. }
+        | Command::Config
+        | Command::Doctor => {
+            unreachable!("not a stage")
+        }
+    }
+}
+
+impl Context<'_> {
+    fn pipeline(&self) -> Run<'_> {
+        Run { config: &self.config, dir: &self.run, observer: self.observer }
+    }
+
+    /// Sizes the one thread pool of this process.
+    fn own_the_cores(&self) {
+        let threads = self.config.compute.threads.map_or(0, std::num::NonZero::get);
+        // Fails only if the pool exists, and then it was sized by us.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
+    }
+}
+
+/// Prints the answer; a reader that went away is no failure.
+fn print(cli: &Cli, answer: &Answer) -> std::process::ExitCode {
+    let text = if cli.place.json { format!("{:#}\n", answer.json) } else { answer.text.clone() };
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(err) if err.kind() != std::io::ErrorKind::BrokenPipe => {
+            exit::failure(&CliError::Io(err), cli.place.json)
+        }
+        _ => (answer.exit_code as u8).into(),
+    }
+}

@@ -23,10 +23,11 @@ use crate::pool::table::{ExampleTable, TableRow};
 use crate::pool::{Example, PoolError};
 use crate::progress::{Event, Observer};
 use crate::stage::Stage;
-use crate::store::shard::{Shard, ShardRows, StoreHeader, write_shard};
+use crate::store::shard::{Shard, ShardRows, StoreHeader, committed_fingerprint, write_shard};
 use crate::store::{FORMAT, Split, StoreDtype, StoreError};
 
-/// Where examples come from, in strict order of id.
+/// Where examples come from, in order of id. A target may have an example
+/// twice, for two subtasks.
 pub trait ExampleSource {
     /// The row heads.
     fn rows(&self) -> &[TableRow];
@@ -58,7 +59,7 @@ pub struct CollectSettings {
     pub split: Split,
     /// Fingerprint of what the gradients are of: model, adapter, precision.
     pub gradient: String,
-    /// How rows are stored.
+    /// How rows are stored. A target's are the queries: keep them f32.
     pub dtype: StoreDtype,
     /// Rows of a shard.
     pub shard_rows: NonZeroUsize,
@@ -80,6 +81,8 @@ pub struct Collected {
     pub n_present: usize,
     /// Rows that must not be ranked.
     pub n_flagged: usize,
+    /// Shards of the whole store that nobody has committed yet.
+    pub n_missing_shards: usize,
 }
 
 /// Why a collection stopped. `E` is the model's error.
@@ -157,7 +160,8 @@ pub fn collect<M: PerExampleGradients>(
         let range = plan.rows(shard_idx);
         let heads = &source.rows()[range.clone()];
         let fingerprint = shard_fingerprint(&header, heads);
-        if let Some(shard) = Shard::open_made_from(dir, shard_idx, &fingerprint)? {
+        let present = || Shard::open_made_from(dir, shard_idx, &fingerprint);
+        if let Some(shard) = work.threads.install(present)? {
             collected.n_present += shard.n_rows();
             collected.n_flagged += shard.n_flagged();
             work.advance(shard.n_rows());
@@ -167,6 +171,11 @@ pub fn collect<M: PerExampleGradients>(
         collected.n_flagged += rows.flags.iter().flatten().count();
         write_shard(dir, shard_idx, &header, &fingerprint, rows)?;
     }
+    let is_missing = |shard: &usize| {
+        let fingerprint = shard_fingerprint(&header, &source.rows()[plan.rows(*shard)]);
+        committed_fingerprint(dir, *shard).as_ref() != Some(&fingerprint)
+    };
+    collected.n_missing_shards = plan.shards(Part::WHOLE).filter(is_missing).count();
     Ok(collected)
 }
 

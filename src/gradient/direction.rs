@@ -122,7 +122,7 @@ impl AdamRule {
 }
 
 /// Adam's moments at a checkpoint, f32, `[grad_dim]` each, in the order of the
-/// [`ParamLayout`](super::layout::ParamLayout).
+/// [`ParamLayout`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moments {
     /// Constants and step count.
@@ -246,57 +246,8 @@ mod tests {
 
     const RULE: AdamRule = AdamRule { beta1: 0.85, beta2: 0.99, epsilon: 1e-6, step: 3 };
 
-    /// Γ of one coordinate in f64, straight from the table of the module page.
-    fn reference(kind: GradientKind, rule: AdamRule, g: f64, m: f64, v: f64) -> f64 {
-        let AdamRule { beta1, beta2, epsilon, step } = rule;
-        match kind {
-            GradientKind::Adam => {
-                let t = i32::try_from(step + 1).unwrap();
-                let m_hat = (beta1 * m + (1.0 - beta1) * g) / (1.0 - beta1.powi(t));
-                let v_hat = (beta2 * v + (1.0 - beta2) * g * g) / (1.0 - beta2.powi(t));
-                m_hat / (v_hat.sqrt() + epsilon)
-            }
-            GradientKind::LessCode => {
-                (0.9 * m + 0.1 * g) / (0.999 * v + 0.001 * g * g + 1e-8).sqrt()
-            }
-            GradientKind::AdamV => {
-                let v_hat = v / (1.0 - beta2.powi(i32::try_from(step).unwrap()));
-                g / (v_hat.sqrt() + epsilon)
-            }
-            GradientKind::Sgd => g,
-        }
-    }
-
     fn moments(exp_avg: Vec<f32>, exp_avg_sq: Vec<f32>) -> Moments {
         Moments { rule: RULE, exp_avg, exp_avg_sq }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn every_kind_follows_its_formula(
-            coordinates in proptest::collection::vec((-1f32..1.0, -1f32..1.0, 0f32..1.0), 1..50),
-            exponent in -12i32..1,
-        ) {
-            let scale = 10f32.powi(exponent);
-            let g: Vec<f32> = coordinates.iter().map(|c| c.0 * scale).collect();
-            let m = coordinates.iter().map(|c| c.1 * scale).collect();
-            let v = coordinates.iter().map(|c| c.2 * scale * scale).collect();
-            let moments = moments(m, v);
-            for kind in GradientKind::ALL {
-                let mut out = vec![0.0; g.len()];
-                kind.write_direction(&g, Some(moments.slice(0..g.len())), &mut out);
-                for (i, found) in out.iter().enumerate() {
-                    let [m, v] = [moments.exp_avg[i], moments.exp_avg_sq[i]].map(f64::from);
-                    let expected = reference(kind, RULE, g[i].into(), m, v);
-                    // The sum of m and g may cancel; f32 then keeps the larger term's error.
-                    let size = reference(kind, RULE, g[i].abs().into(), m.abs(), v);
-                    proptest::prop_assert!(
-                        (f64::from(*found) - expected).abs() <= 2e-6 * size + 1e-30,
-                        "{kind}: {found} is not {expected}"
-                    );
-                }
-            }
-        }
     }
 
     #[test]
@@ -311,7 +262,7 @@ mod tests {
                 let slice = moments.slice(range.clone());
                 kind.write_direction(&g[range.clone()], Some(slice), &mut cut[range]);
             }
-            assert_eq!(whole, cut);
+            assert_eq!(whole.map(f32::to_bits), cut.map(f32::to_bits));
         }
     }
 

@@ -3,10 +3,14 @@
 //!
 //! [`PerExampleGradients`] is implemented by the LoRA model (through libtorch)
 //! and, in closed form, by [`linear`] for tests and for reading: everything
-//! after the backward pass is the same code for both.
+//! after the backward pass is the same code for both. [`collect`](mod@collect)
+//! is the stage: it cuts a table into shards ([`shard_plan`]), has each batch
+//! differentiated, and turns the gradients into rows of the store ([`measure`]:
+//! [`direction`], then projection).
 
 pub mod collect;
 pub mod direction;
+pub mod independence;
 pub mod layout;
 pub mod linear;
 #[cfg(feature = "torch")]

@@ -25,6 +25,31 @@ impl Part {
     }
 }
 
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.index + 1, self.of)
+    }
+}
+
+/// Not a part of a whole.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not I/N with I from 1 to N, such as 2/8")]
+pub struct PartError(String);
+
+impl std::str::FromStr for Part {
+    type Err = PartError;
+
+    /// Reads `I/N`, I counted from 1.
+    fn from_str(text: &str) -> Result<Self, PartError> {
+        let part = || {
+            let (index, of) = text.split_once('/')?;
+            let index: usize = index.trim().parse().ok()?;
+            Self::new(index.checked_sub(1)?, of.trim().parse().ok()?)
+        };
+        part().ok_or_else(|| PartError(text.to_owned()))
+    }
+}
+
 /// A table cut into shards: contiguous stretches of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShardPlan {
@@ -91,6 +116,15 @@ mod tests {
     fn a_part_beyond_the_last_does_not_exist() {
         assert_eq!(Part::new(2, NonZeroUsize::new(2).unwrap()), None);
         assert_eq!(part(0, 1), Part::WHOLE);
+    }
+
+    #[test]
+    fn parts_are_counted_from_one() {
+        assert_eq!("2/8".parse(), Ok(part(1, 8)));
+        assert_eq!(part(1, 8).to_string(), "2/8");
+        for wrong in ["0/8", "9/8", "2", "a/b", "1/0"] {
+            assert_eq!(wrong.parse::<Part>(), Err(PartError(wrong.to_owned())));
+        }
     }
 
     #[test]

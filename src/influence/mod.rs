@@ -1,8 +1,30 @@
 //! Influence of every pool example on every subtask of the target.
+//!
+//! With the unit row x of a pool example and the centroid u of a subtask at
+//! each of the checkpoints c = 1..C, whose epochs had mean learning rates η
+//! (Xia et al., 2024, and its released `matching.py`),
+//!
+//! ```text
+//! Inf(z, subtask) = Σ_c η̄_c · ⟨x_c, u_c⟩        η̄_c = η_c / Σ_c η_c
+//! score(z)        = max over subtasks
+//! ```
+//!
+//! [`index`] makes the centroids from the target's store, [`score`] streams the
+//! pool's store past them, and [`scores`] is the table that comes out.
 
+pub mod index;
+pub mod index_file;
+pub mod score;
 pub mod scores;
+pub mod scores_file;
 
 use serde::{Deserialize, Serialize};
+
+use crate::pool::ExampleId;
+use crate::pool::table::TableRow;
+use crate::store::gradient_store::GradientStore;
+use crate::store::shard::StoreHeader;
+use crate::store::{Split, StoreError};
 
 /// How a subtask's target examples are joined.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,5 +45,77 @@ impl std::str::FromStr for Aggregation {
             "cosine-of-mean" => Ok(Self::CosineOfMean),
             _ => Err(()),
         }
+    }
+}
+
+/// Why influence cannot be computed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InfluenceError {
+    /// A store or index could not be read, written or believed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A table and its store hold different examples.
+    #[error("example {id} is in only one of the {split} and its gradients at `{checkpoint}`")]
+    OtherRows {
+        /// The first example that is in one of the two only.
+        id: ExampleId,
+        /// `pool` or `target`.
+        split: Split,
+        /// The checkpoint.
+        checkpoint: String,
+    },
+    /// There is no target example.
+    #[error("the target has no example at `{checkpoint}`")]
+    NoTarget {
+        /// The checkpoint.
+        checkpoint: String,
+    },
+    /// A subtask has only flagged examples.
+    #[error(
+        "subtask `{subtask}` has no usable gradient at `{checkpoint}`: all of its {n_flagged} \
+         examples are flagged"
+    )]
+    UnusableSubtask {
+        /// The subtask.
+        subtask: String,
+        /// The checkpoint.
+        checkpoint: String,
+        /// How many examples it has, all flagged.
+        n_flagged: u32,
+    },
+    /// Two checkpoints were indexed with different targets.
+    #[error("the target's subtasks at `{checkpoint}` are not those at `{first}`")]
+    OtherSubtasks {
+        /// The checkpoint that differs.
+        checkpoint: String,
+        /// The first checkpoint.
+        first: String,
+    },
+    /// No checkpoint, or learning rates that are no weights.
+    #[error("learning rates {0:?} give the checkpoints no weights")]
+    Weights(Vec<f64>),
+    /// The system gave no threads.
+    #[error("failed to start threads")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+    /// The user asked to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Fails unless `store` holds exactly the rows of `table`; both are in order of
+/// id.
+fn check_same_rows(store: &GradientStore, table: &[TableRow]) -> Result<(), InfluenceError> {
+    let mut stored = store.ids();
+    let mut listed = table.iter().map(|row| row.id);
+    loop {
+        let id = match (stored.next(), listed.next()) {
+            (None, None) => return Ok(()),
+            (Some(stored), Some(listed)) if stored == listed => continue,
+            (Some(stored), Some(listed)) => stored.min(listed),
+            (Some(id), None) | (None, Some(id)) => id,
+        };
+        let StoreHeader { split, checkpoint, .. } = store.header().clone();
+        return Err(InfluenceError::OtherRows { id, split, checkpoint });
     }
 }

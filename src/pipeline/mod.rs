@@ -1,1 +1,294 @@
-//! The stages of a run in a run directory.
+//! The stages of a run in a run directory: which ones, in which order, and
+//! which may be skipped.
+
+pub mod checksums;
+pub mod events;
+pub mod fingerprint;
+pub mod lock;
+pub mod manifest;
+mod stages;
+pub mod state;
+#[cfg(feature = "torch")]
+pub mod torch;
+pub mod worker;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use checksums::Checksums;
+use events::EventLog;
+use fingerprint::StageInputs;
+use manifest::{Manifest, StageRecord};
+
+use crate::checkpoint::{Checkpoint, checkpoints_in};
+use crate::config::Config;
+use crate::gradient::shard_plan::Part;
+use crate::progress::{Event, Observer};
+use crate::run_dir::RunDir;
+use crate::stage::Stage;
+
+/// Why a run stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipelineError {
+    /// Somebody else works on the run.
+    #[error("`{}` is not free", run.display())]
+    Locked {
+        /// The run directory.
+        run: PathBuf,
+        /// Who, or why it is not known.
+        #[source]
+        source: lock::LockError,
+    },
+    /// A stage cannot start because an earlier one is not complete.
+    #[error("stage `{stage}` needs `{needs}`, which is not complete in `{}`", run.display())]
+    Incomplete {
+        /// The stage that was asked for.
+        stage: Stage,
+        /// The stage that is missing.
+        needs: Stage,
+        /// The run directory.
+        run: PathBuf,
+    },
+    /// A stage that stands in the run was made from something else.
+    #[error("`{}` was made with other settings: {stage}: {difference}", run.display())]
+    OtherPlan {
+        /// The earlier stage that differs.
+        stage: Stage,
+        /// What differs.
+        difference: String,
+        /// The run directory.
+        run: PathBuf,
+    },
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The pool or the target could not be read.
+    #[error("the pool and the target could not be read")]
+    Ingest(#[from] crate::pool::PoolError),
+    /// A checkpoint could not be read.
+    #[error("the checkpoints cannot be used")]
+    Checkpoint(#[from] crate::checkpoint::CheckpointError),
+    /// The gradient store could not be read.
+    #[error("the gradient store cannot be used")]
+    Store(#[from] crate::store::StoreError),
+    /// Scores could not be computed.
+    #[error("the pool could not be scored")]
+    Influence(#[from] crate::influence::InfluenceError),
+    /// The scores could not be written or read.
+    #[error("the scores cannot be used")]
+    Scores(#[from] crate::influence::scores_file::ScoresError),
+    /// The subset could not be written.
+    #[error("the subset could not be written")]
+    Export(#[from] crate::selection::export::ExportError),
+    /// The report could not be written.
+    #[error("the report could not be written")]
+    Report(#[from] crate::report::ReportError),
+    /// The model's configuration cannot be used.
+    #[error("the model cannot be used")]
+    Model(#[from] crate::model::config::ConfigError),
+    /// The adapter does not fit the model.
+    #[error("the adapter does not fit the model")]
+    Lora(#[from] crate::model::modules::LoraError),
+    /// A stage in a worker process failed.
+    #[error(transparent)]
+    Worker(worker::WorkerError),
+    /// The user, or the system, asked the run to stop.
+    #[error("interrupted; what is complete is kept")]
+    Interrupted,
+}
+
+/// The folder of the checkpoints: the warm-up's, or the user's own.
+fn checkpoints_dir(config: &Config, run: &RunDir) -> PathBuf {
+    config.checkpoints.clone().unwrap_or_else(|| run.checkpoints())
+}
+
+impl From<worker::WorkerError> for PipelineError {
+    fn from(err: worker::WorkerError) -> Self {
+        match err {
+            worker::WorkerError::Interrupted => Self::Interrupted,
+            err => Self::Worker(err),
+        }
+    }
+}
+
+/// A run directory, the settings to bring it to, and who wants to know.
+pub struct Run<'a> {
+    /// The settings.
+    pub config: &'a Config,
+    /// The directory.
+    pub dir: &'a RunDir,
+    /// Who is told.
+    pub observer: &'a dyn Observer,
+}
+
+impl Run<'_> {
+    /// Brings every stage up to date.
+    ///
+    /// # Errors
+    ///
+    /// The first stage that fails; the ones before it are kept.
+    pub fn all(&self) -> Result<(), PipelineError> {
+        self.under_lock(|run, checksums| {
+            Stage::ALL.into_iter().try_for_each(|stage| run.bring_up_to_date(stage, checksums))
+        })
+    }
+
+    /// Brings one stage up to date, given the ones before it.
+    ///
+    /// # Errors
+    ///
+    /// If an earlier stage is not complete, or was made from other settings.
+    pub fn one(&self, stage: Stage) -> Result<(), PipelineError> {
+        self.under_lock(|run, checksums| {
+            run.require_earlier(stage, checksums)?;
+            run.bring_up_to_date(stage, checksums)
+        })
+    }
+
+    /// Computes one part of the gradient shards, beside other processes that
+    /// compute the other parts. The last one to finish completes the stage.
+    ///
+    /// # Errors
+    ///
+    /// As [`one`](Self::one).
+    pub fn shards(&self, part: Part) -> Result<(), PipelineError> {
+        let lock = lock::shared(&self.dir.lock()).map_err(|err| self.locked(err))?;
+        let result = self.logged(|run| {
+            let mut checksums = Checksums::open(run.dir.checksums());
+            run.require_earlier(Stage::Gradients, &mut checksums)?;
+            let start = Instant::now();
+            let n_missing = stages::gradient_shards(run, part)?;
+            if n_missing > 0 {
+                return Ok(());
+            }
+            // This worker was the last one.
+            let manifest = Manifest::read(run.dir)?;
+            let inputs =
+                fingerprint::inputs_of(Stage::Gradients, run.config, &manifest, &mut checksums)?;
+            let output = stages::all_shards(run)?;
+            run.complete(Stage::Gradients, inputs, output, start.elapsed().as_secs_f64())
+        });
+        drop(lock);
+        result
+    }
+
+    /// Takes the run for this process, writes its settings down, and works.
+    fn under_lock(
+        &self,
+        work: impl FnOnce(&Run<'_>, &mut Checksums) -> Result<(), PipelineError>,
+    ) -> Result<(), PipelineError> {
+        let _lock = lock::exclusive(&self.dir.lock()).map_err(|err| self.locked(err))?;
+        crate::fs::write_atomic::<io::Error>(&self.dir.config(), |out| {
+            out.write_all(self.config.to_toml().as_bytes())
+        })?;
+        self.logged(|run| {
+            let mut checksums = Checksums::open(run.dir.checksums());
+            let result = work(run, &mut checksums);
+            checksums.save()?;
+            result
+        })
+    }
+
+    fn logged<T>(
+        &self,
+        work: impl FnOnce(&Run<'_>) -> Result<T, PipelineError>,
+    ) -> Result<T, PipelineError> {
+        let log = EventLog::open(self.dir, self.observer)?;
+        work(&Run { observer: &log, ..*self })
+    }
+
+    /// The checkpoints gradients are taken at: the warm-up's, or the user's own.
+    fn checkpoints(&self) -> Result<Vec<Checkpoint>, PipelineError> {
+        Ok(checkpoints_in(&checkpoints_dir(self.config, self.dir))?)
+    }
+
+    fn locked(&self, source: lock::LockError) -> PipelineError {
+        PipelineError::Locked { run: self.dir.root().to_owned(), source }
+    }
+
+    /// Runs `stage` unless its output is there, made from equal inputs.
+    fn bring_up_to_date(
+        &self,
+        stage: Stage,
+        checksums: &mut Checksums,
+    ) -> Result<(), PipelineError> {
+        if self.observer.is_interrupted() {
+            return Err(PipelineError::Interrupted);
+        }
+        let manifest = Manifest::read(self.dir)?;
+        let inputs = fingerprint::inputs_of(stage, self.config, &manifest, checksums)?;
+        let Some(reason) = self.reason_to_run(stage, &manifest, &inputs) else {
+            self.observer.notify(Event::StageUnchanged { stage });
+            return Ok(());
+        };
+        Manifest::forget(self.dir, stage)?;
+        self.observer.notify(Event::StageStarted { stage, reason });
+        let start = Instant::now();
+        let output = stages::run(self, stage, &inputs)?;
+        self.complete(stage, inputs, output, start.elapsed().as_secs_f64())
+    }
+
+    /// Why `stage` has to run; `None` if it does not.
+    fn reason_to_run(
+        &self,
+        stage: Stage,
+        manifest: &Manifest,
+        inputs: &StageInputs,
+    ) -> Option<String> {
+        match manifest.stages.get(&stage) {
+            None => Some("not there yet".to_owned()),
+            Some(record) if record.made_from != *inputs => {
+                Some(inputs.difference(&record.made_from))
+            }
+            Some(record) if !record.outputs_exist(self.dir) => {
+                Some("its files are gone".to_owned())
+            }
+            Some(_) => None,
+        }
+    }
+
+    /// Checks that every stage before `stage` is complete and made from these
+    /// settings.
+    fn require_earlier(
+        &self,
+        stage: Stage,
+        checksums: &mut Checksums,
+    ) -> Result<(), PipelineError> {
+        let manifest = Manifest::read(self.dir)?;
+        let run = || self.dir.root().to_owned();
+        for earlier in Stage::ALL.into_iter().filter(|earlier| *earlier < stage) {
+            let Some(record) = manifest.stages.get(&earlier) else {
+                return Err(PipelineError::Incomplete { stage, needs: earlier, run: run() });
+            };
+            let inputs = fingerprint::inputs_of(earlier, self.config, &manifest, checksums)?;
+            if record.made_from != inputs {
+                let difference = inputs.difference(&record.made_from);
+                return Err(PipelineError::OtherPlan { stage: earlier, difference, run: run() });
+            }
+        }
+        Ok(())
+    }
+
+    fn complete(
+        &self,
+        stage: Stage,
+        made_from: StageInputs,
+        output: stages::Output,
+        seconds: f64,
+    ) -> Result<(), PipelineError> {
+        let stages::Output { files, summary } = output;
+        let outputs: BTreeMap<_, _> = files
+            .into_iter()
+            .map(|(path, checksum)| (self.dir.relative(&path), checksum))
+            .collect();
+        let finished = jiff::Timestamp::now();
+        let record =
+            StageRecord { made_from, outputs, summary: summary.clone(), seconds, finished };
+        Manifest::complete(self.dir, stage, record)?;
+        self.observer.notify(Event::StageFinished { stage, seconds, summary });
+        Ok(())
+    }
+}

@@ -1,7 +1,29 @@
 //! What can go wrong between a row in a file and an example.
 
+use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
+
+use super::reject::Reject;
+
+/// The two sides that rows are read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Side {
+    /// What is selected from.
+    Pool,
+    /// What is selected for.
+    Target,
+}
+
+impl std::fmt::Display for Side {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            Self::Pool => "pool",
+            Self::Target => "target",
+        })
+    }
+}
 
 /// Why the pool or the target could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +42,63 @@ pub enum PoolError {
         #[source]
         kind: TableErrorKind,
     },
+
+    /// A file or a setting of rows cannot be used at all.
+    #[error("input `{path}`")]
+    Input {
+        /// The file, or the setting as written.
+        path: String,
+        /// What is wrong with it.
+        #[source]
+        kind: InputErrorKind,
+    },
+
+    /// The model's tokenizer or chat template cannot be used.
+    #[error("tokenizer file `{}`", path.display())]
+    Model {
+        /// The file in the model's folder.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        kind: ModelErrorKind,
+    },
+
+    /// The `columns` setting names something that is no part of a row, or
+    /// half a conversation.
+    #[error("invalid `columns`: {0}")]
+    Columns(String),
+
+    /// More rows than `max-rejects` allows are malformed.
+    #[error("{}", too_many_rejects(*side, *n_malformed, *n_read, *max_share, first))]
+    TooManyRejects {
+        /// Which side they are on.
+        side: Side,
+        /// Malformed rows.
+        n_malformed: u64,
+        /// All rows read on that side.
+        n_read: u64,
+        /// The largest share that is allowed.
+        max_share: f64,
+        /// The first few.
+        first: Vec<Reject>,
+    },
+
+    /// No row is left.
+    #[error("the {side} is empty: {}", empty(*n_read, *n_malformed, *n_too_long))]
+    Empty {
+        /// Which side.
+        side: Side,
+        /// Rows read.
+        n_read: u64,
+        /// Of these, malformed.
+        n_malformed: u64,
+        /// Of these, too long.
+        n_too_long: u64,
+    },
+
+    /// The user asked to stop.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 /// What is wrong with an example table.
@@ -61,4 +140,98 @@ pub enum TableErrorKind {
         #[source]
         source: serde_json::Error,
     },
+}
+
+/// What is wrong with a file of rows, or the setting that names it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InputErrorKind {
+    /// Neither a file nor a folder nor a glob that matches.
+    #[error("no such file or folder, and no file matches it as a pattern")]
+    Missing,
+
+    /// A folder or pattern without a file of rows.
+    #[error("holds no file whose name ends in {}", super::source::KNOWN_NAMES)]
+    NoFiles,
+
+    /// A file whose name does not tell its format.
+    #[error("its name does not end in {}", super::source::KNOWN_NAMES)]
+    UnknownFormat,
+
+    /// A malformed pattern.
+    #[error("not a valid pattern")]
+    Pattern(#[source] glob::PatternError),
+
+    /// No data of this name ships in the program.
+    #[error("no such example data; there is {}", super::embedded::names())]
+    NoExample,
+
+    /// Its bytes cannot be read or decompressed.
+    #[error("cannot be read")]
+    Read(#[source] io::Error),
+
+    /// JSON that cannot be followed to the next row.
+    #[error("not a json array of rows")]
+    Json(#[source] serde_json::Error),
+
+    /// A damaged Parquet file, or one with types that JSON has no words for.
+    #[error("not a readable parquet file")]
+    Parquet(#[from] parquet::errors::ParquetError),
+}
+
+/// What is wrong with a file of the model's folder.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ModelErrorKind {
+    /// It is not there.
+    #[error(
+        "missing; `AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)` of the Python \
+         package `transformers` writes it"
+    )]
+    Missing,
+
+    /// It is no JSON, or not of the kind that belongs there.
+    #[error("not a valid file of its kind")]
+    Json(#[source] serde_json::Error),
+
+    /// The tokenizers library does not accept it.
+    #[error("the tokenizer does not load")]
+    Tokenizer(#[source] tokenizers::Error),
+
+    /// Nothing says how a conversation becomes text.
+    #[error(
+        "has no `chat_template`, and there is no chat_template.jinja beside it; a base model needs \
+         one of either, such as that of its instruction-tuned sibling"
+    )]
+    NoChatTemplate,
+
+    /// The template is no valid Jinja.
+    #[error("the chat template does not parse")]
+    Template(#[source] minijinja::Error),
+}
+
+fn too_many_rejects(
+    side: Side,
+    n_malformed: u64,
+    n_read: u64,
+    max_share: f64,
+    first: &[Reject],
+) -> String {
+    let share = 100.0 * n_malformed as f64 / n_read as f64;
+    let max = 100.0 * max_share;
+    let mut text = format!(
+        "{n_malformed} of {n_read} {side} rows are malformed ({share:.1} %, allowed are {max:.1} %)"
+    );
+    for reject in first {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "\n  {reject}");
+    }
+    text
+}
+
+fn empty(n_read: u64, n_malformed: u64, n_too_long: u64) -> String {
+    match n_read {
+        0 => "its files hold no row".to_owned(),
+        _ => format!("of {n_read} rows {n_malformed} are malformed and {n_too_long} too long"),
+    }
 }

@@ -1,16 +1,34 @@
 //! The training pool and the target: instruction rows as the model sees them.
 //!
-//! `ingest` reads files of many shapes, renders every
-//! conversation with the model's own chat template, and writes canonical
-//! tables of [`Example`]s, in order of [`ExampleId`]. Later stages read only
-//! those.
+//! [`ingest()`] reads files of many shapes, renders every conversation with the
+//! model's own chat template, and writes canonical tables of [`Example`]s
+//! ([`table`]), in order of [`ExampleId`]. Later stages read only those.
+//!
+//! On the way a row is a source's file (`source`, `embedded`), a JSON object
+//! (`read`), a conversation (`shape`), text with what the assistant says in it
+//! (`chat`), and token ids with a label mask (`encoder`).
 
+mod chat;
+mod embedded;
+mod encoder;
 mod error;
-mod guard;
+pub(crate) mod guard;
+mod ingest;
+mod read;
+mod reject;
+mod shape;
+mod source;
+mod spool;
+mod summary;
 pub mod table;
+mod tally;
 
-pub use error::{PoolError, TableErrorKind};
+pub use encoder::{ChatEncoder, Encoded};
+pub use error::{InputErrorKind, ModelErrorKind, PoolError, Side, TableErrorKind};
+pub use ingest::{POOL_TABLE, REJECTS, TARGET_TABLE, ingest, survey};
+pub use reject::{Reject, RejectKind, RejectReason};
 use serde::{Deserialize, Serialize};
+pub use summary::{IngestSummary, SourceSummary};
 
 /// The settings of the ingest stage.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -21,7 +39,7 @@ pub struct IngestSettings {
     /// Where target rows come from.
     pub target: Vec<Source>,
     /// Own column names: role of the column (`messages`, `system`, `prompt`,
-    /// `completion`, `subtask`) to its name. Empty: shapes are recognised.
+    /// `completion`, `subtask`) to its name. Empty: shapes are recognized.
     pub columns: std::collections::BTreeMap<String, String>,
     /// Most tokens of an example; longer ones are cut at the end.
     pub max_tokens: usize,
@@ -76,6 +94,19 @@ impl std::str::FromStr for ExampleId {
     }
 }
 
+impl Serialize for ExampleId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ExampleId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|()| serde::de::Error::custom("an id is 32 hex digits"))
+    }
+}
+
 impl std::fmt::Debug for ExampleId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         std::fmt::Display::fmt(self, f)
@@ -83,7 +114,7 @@ impl std::fmt::Debug for ExampleId {
 }
 
 /// One training or target example as the model sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Example {
     /// Identity by content.
     pub id: ExampleId,

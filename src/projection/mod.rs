@@ -5,7 +5,7 @@
 //! the seed, the checkpoint, the parameter's name and the coordinate's index
 //! in it, so it is the same on every machine, for every thread count and batch,
 //! and independent from one checkpoint to the next. A parameter's entries come
-//! from the ChaCha8 keystream `w[0], w[1], …` (32-bit words, addressed with 64
+//! from the `ChaCha8` keystream `w[0], w[1], …` (32-bit words, addressed with 64
 //! bits and more) under the key `["projection", checkpoint, parameter]` of the
 //! [`Seed`]. With D = `proj_dim`, coordinate i and output j:
 //!
@@ -17,7 +17,7 @@
 //!
 //! A set bit means minus; `sjlt` takes the lowest bit of its word. Both have
 //! E⟨Px, Py⟩ = ⟨x, y⟩ with an error of about 1/√D relative to ‖x‖·‖y‖
-//! (Kane and Nelson, 2014, for the sparse one; Achlioptas, 2003, for signs).
+//! (Charikar et al., 2002, for the sparse one; Achlioptas, 2003, for signs).
 //! Because an `sjlt` bucket is made of top bits, adding neighbouring outputs
 //! of an `sjlt` to D gives the `sjlt` to D/2: a stored row can be read at any
 //! smaller power of two.

@@ -27,7 +27,7 @@ impl Rademacher {
     }
 
     /// Adds a parameter of `len` coordinates to all rows, block by block:
-    /// `rows += values · signs / √proj_dim`, parallel over tiles of outputs.
+    /// `rows += (values/√proj_dim) · signs`, parallel over tiles of outputs.
     pub(super) fn add(
         &self,
         param_idx: usize,
@@ -46,11 +46,16 @@ impl Rademacher {
             values.axis_iter_mut(Axis(0)).into_par_iter().enumerate().for_each(|(row, mut out)| {
                 let out = out.as_slice_mut().expect("rows of a standard layout");
                 write(row, block.clone(), out);
+                for value in out {
+                    *value *= scale;
+                }
             });
             rows.axis_chunks_iter_mut(Axis(1), tile).into_par_iter().enumerate().for_each(
                 |(tile_idx, mut outputs)| {
                     let signs = self.signs(param_idx, block.clone(), tile_idx * tile, tile);
-                    general_mat_mul(scale, &values, &signs, 1.0, &mut outputs);
+                    // With a factor other than one, rounding would depend on
+                    // a row's place in the batch.
+                    general_mat_mul(1.0, &values, &signs, 1.0, &mut outputs);
                 },
             );
         }

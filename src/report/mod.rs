@@ -1,1 +1,48 @@
 //! What came out of a run, for people and for programs.
+//!
+//! [`Summary`] holds every number; [`write()`] makes `report.json` and the page
+//! `report.html` from it, and [`text()`] the end of a run in a terminal. None of
+//! them computes anything of its own.
+
+mod chart;
+mod composition;
+mod correlation;
+mod numbers;
+mod page;
+mod quote;
+mod spread;
+mod summary;
+mod text;
+mod warnings;
+
+use std::path::Path;
+
+pub use composition::{Flagged, SourceShare, SubtaskShare};
+pub use correlation::Correlations;
+pub use quote::Quote;
+pub use spread::{Bin, Histogram, Lengths, Quantile, Scores};
+pub use summary::{CheckpointFacts, PoolAndSubset, RunFacts, Size, StageCost, Summary};
+pub use text::text;
+
+/// The report could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportError {
+    /// A file could not be written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The page's template failed.
+    #[error("failed to render the report's page")]
+    Page(#[from] minijinja::Error),
+}
+
+/// Writes `summary` as JSON to `json` and as a self-contained page to `html`.
+///
+/// # Errors
+///
+/// [`ReportError::Io`] if a file cannot be written; it is then as it was before.
+pub fn write(summary: &Summary, json: &Path, html: &Path) -> Result<(), ReportError> {
+    let page = page::render(summary)?;
+    crate::fs::write_json(json, summary)?;
+    crate::fs::write_atomic(html, |out| out.write_all(page.as_bytes()))?;
+    Ok(())
+}

@@ -4,9 +4,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arrow::array::RecordBatch;
+use arrow::array::{Array, ArrayRef, FixedSizeListArray, RecordBatch};
 use arrow::buffer::Buffer;
-use arrow::datatypes::Schema;
+use arrow::datatypes::{DataType, Schema};
 use arrow::error::ArrowError;
 use arrow::ipc;
 use arrow::ipc::reader::{FileDecoder, read_footer_length};
@@ -26,11 +26,11 @@ const HEADER_KEY: &str = "less-select";
 /// like all JSON here.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Marker {
+pub(super) struct Marker {
     blake3: String,
     bytes: u64,
     file: String,
-    fingerprint: String,
+    pub(super) fingerprint: String,
     rows: usize,
 }
 
@@ -41,6 +41,8 @@ pub(crate) struct CheckedFile<H> {
     pub(crate) header: H,
     /// What the file was made from, as its writer put it.
     pub(crate) fingerprint: String,
+    /// The blake3 checksum of all of it, as 64 hex digits.
+    pub(crate) checksum: String,
     /// The rows.
     pub(crate) batch: RecordBatch,
 }
@@ -113,7 +115,24 @@ impl<H: DeserializeOwned> CheckedFile<H> {
             return Err(StoreErrorKind::Layout("has another number of rows than its marker"));
         }
         let header = serde_json::from_str(header)?;
-        Ok(Self { header, fingerprint: marker.fingerprint, batch })
+        Ok(Self { header, fingerprint: marker.fingerprint, checksum: marker.blake3, batch })
+    }
+}
+
+/// The type of a column whose entries are lists of `length` coordinates. A
+/// length that Arrow cannot express becomes one that no data fits.
+pub(crate) fn list_type(coordinate: DataType, length: usize) -> DataType {
+    let length = i32::try_from(length).unwrap_or(i32::MAX);
+    DataType::new_fixed_size_list(coordinate, length, false)
+}
+
+/// A column of lists of `length` of the `values`.
+pub(crate) fn lists(values: ArrayRef, length: usize) -> Result<FixedSizeListArray, ArrowError> {
+    match list_type(values.data_type().clone(), length) {
+        DataType::FixedSizeList(field, length) => {
+            FixedSizeListArray::try_new(field, length, values, None)
+        }
+        _ => unreachable!("it is the type of lists"),
     }
 }
 
@@ -126,7 +145,7 @@ fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn read_marker(path: &Path) -> Result<Marker, StoreErrorKind> {
+pub(super) fn read_marker(path: &Path) -> Result<Marker, StoreErrorKind> {
     let marker = marker_path(path);
     match fs::read(&marker) {
         Ok(json) => Ok(serde_json::from_slice(&json)?),

@@ -8,7 +8,7 @@ use crate::gradient::direction::GradientKind;
 use crate::pool::ExampleId;
 
 /// A complete store: every shard committed, proven whole and mapped. Rows
-/// stand in strict order of id over all shards.
+/// stand in order of id over all shards.
 #[derive(Debug)]
 pub struct GradientStore {
     dir: PathBuf,
@@ -17,7 +17,8 @@ pub struct GradientStore {
 
 impl GradientStore {
     /// Opens the store in `dir`. Reads every byte once to check it; the rows
-    /// stay on disk.
+    /// stay on disk. Shards beyond the header's number, left by an earlier
+    /// collection, are no part of it.
     ///
     /// # Errors
     ///
@@ -46,6 +47,16 @@ impl GradientStore {
         self.shards[0].header()
     }
 
+    /// 32 hex digits over what its shards were made from: equal for stores of
+    /// equal rows.
+    pub fn fingerprint(&self) -> String {
+        let mut hasher = blake3::Hasher::new_derive_key("less-select gradient store v1");
+        for shard in &self.shards {
+            hasher.update(shard.fingerprint().as_bytes());
+        }
+        hasher.finalize().to_hex()[..32].to_owned()
+    }
+
     /// The shards, in order.
     pub fn shards(&self) -> &[Shard] {
         &self.shards
@@ -56,7 +67,21 @@ impl GradientStore {
         self.shards.iter().map(Shard::n_rows).sum()
     }
 
-    /// The identities of all rows, strictly ascending.
+    /// Number of rows that must not be ranked.
+    pub fn n_flagged(&self) -> usize {
+        self.shards.iter().map(Shard::n_flagged).sum()
+    }
+
+    /// The data files with their blake3 checksums.
+    pub fn files(&self) -> impl Iterator<Item = (PathBuf, String)> + '_ {
+        let path = |shard_idx| shard_path(&self.dir, shard_idx);
+        self.shards
+            .iter()
+            .enumerate()
+            .map(move |(idx, shard)| (path(idx), shard.checksum().to_owned()))
+    }
+
+    /// The identities of all rows, ascending.
     pub fn ids(&self) -> impl Iterator<Item = ExampleId> + '_ {
         self.shards.iter().flat_map(Shard::ids)
     }
@@ -80,7 +105,7 @@ fn check_follows(before: &Shard, shard: &Shard) -> Result<(), StoreErrorKind> {
     if before.header() != shard.header() {
         return Err(StoreErrorKind::Layout("has another header than the shards before it"));
     }
-    if before.ids().next_back() >= shard.ids().next() {
+    if before.ids().next_back() > shard.ids().next() {
         return Err(StoreErrorKind::Order(0));
     }
     Ok(())

@@ -15,7 +15,7 @@
 //! ```
 //!
 //! with the two KIND columns once for every
-//! [`GradientKind`](crate::gradient::direction::GradientKind) stored. A flagged
+//! [`GradientKind`] stored. A flagged
 //! row holds zeros. The Arrow schema has one metadata key, `less-select`, whose
 //! value is the [`StoreHeader`](shard::StoreHeader) as JSON; all shards of a
 //! store have the same. Any Arrow reader opens the data file.
@@ -39,7 +39,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gradient::direction::GradientKind;
 
-pub(crate) use checked_file::{CheckedFile, commit};
+pub(crate) use checked_file::{CheckedFile, commit, list_type, lists};
 
 /// Version of the file format.
 pub const FORMAT: u32 = 1;
@@ -52,6 +52,16 @@ pub enum StoreDtype {
     F32,
     /// 2 bytes a coordinate; unit rows lose nothing that ranking sees.
     F16,
+}
+
+impl StoreDtype {
+    /// Bytes of a coordinate.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::F32 => 4,
+            Self::F16 => 2,
+        }
+    }
 }
 
 impl std::str::FromStr for StoreDtype {
@@ -77,6 +87,9 @@ pub enum Split {
 }
 
 impl Split {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Pool, Self::Target];
+
     /// The split's name in files and messages.
     pub fn name(self) -> &'static str {
         match self {
@@ -173,7 +186,7 @@ pub enum StoreErrorKind {
         /// Where it is what was expected.
         elsewhere: String,
     },
-    /// Rows do not stand in strict order of id.
+    /// Rows do not stand in order of id.
     #[error("row {0} is not in order of id")]
     Order(usize),
     /// The store has no gradients of this kind.

@@ -13,7 +13,11 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use serde::{Deserialize, Serialize};
 
-use super::{CheckedFile, FORMAT, Flag, Split, StoreDtype, StoreError, StoreErrorKind, commit};
+use super::checked_file::read_marker;
+use super::{
+    CheckedFile, FORMAT, Flag, Split, StoreDtype, StoreError, StoreErrorKind, commit, list_type,
+    lists,
+};
 use crate::gradient::direction::GradientKind;
 use crate::pool::ExampleId;
 
@@ -85,14 +89,14 @@ impl StoreHeader {
             StoreDtype::F32 => DataType::Float32,
             StoreDtype::F16 => DataType::Float16,
         };
-        DataType::new_fixed_size_list(coordinate, self.proj_dim as i32, false)
+        list_type(coordinate, self.proj_dim)
     }
 }
 
 /// The rows of a shard on their way to its file, in order of id.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ShardRows {
-    /// Identities, strictly ascending.
+    /// Identities, ascending.
     pub ids: Vec<ExampleId>,
     /// One entry for each of the header's kinds, in its order.
     pub kinds: Vec<KindRows>,
@@ -159,10 +163,13 @@ fn unit_rows(header: &StoreHeader, unit: Vec<f32>) -> Result<FixedSizeListArray,
             Arc::new(Float16Array::from(halves))
         }
     };
-    let DataType::FixedSizeList(field, length) = header.rows_type() else {
-        unreachable!("rows are lists of one length");
-    };
-    FixedSizeListArray::try_new(field, length, values, None)
+    lists(values, header.proj_dim)
+}
+
+/// What shard number `shard` of the store in `dir` was made from, going by its
+/// marker alone; `None` if it is not committed.
+pub fn committed_fingerprint(dir: &Path, shard: usize) -> Option<String> {
+    read_marker(&shard_path(dir, shard)).ok().map(|marker| marker.fingerprint)
 }
 
 /// A committed shard, proven whole and mapped into memory.
@@ -170,6 +177,7 @@ fn unit_rows(header: &StoreHeader, unit: Vec<f32>) -> Result<FixedSizeListArray,
 pub struct Shard {
     header: StoreHeader,
     fingerprint: String,
+    checksum: String,
     batch: RecordBatch,
 }
 
@@ -182,8 +190,9 @@ impl Shard {
     /// any byte; or if it is of another format or its rows are out of order.
     pub fn open(dir: &Path, shard: usize) -> Result<Self, StoreError> {
         let path = shard_path(dir, shard);
-        let CheckedFile { header, fingerprint, batch } = CheckedFile::<StoreHeader>::open(&path)?;
-        let shard = Self { header, fingerprint, batch };
+        let CheckedFile { header, fingerprint, checksum, batch } =
+            CheckedFile::<StoreHeader>::open(&path)?;
+        let shard = Self { header, fingerprint, checksum, batch };
         shard.check().map_err(|kind| kind.at(&path))?;
         Ok(shard)
     }
@@ -215,7 +224,7 @@ impl Shard {
             return Err(StoreErrorKind::Layout("has other columns than its header says"));
         }
         let mut neighbours = self.ids().zip(self.ids().skip(1));
-        match neighbours.position(|(before, after)| before >= after) {
+        match neighbours.position(|(before, after)| before > after) {
             Some(row) => Err(StoreErrorKind::Order(row + 1)),
             None => Ok(()),
         }
@@ -231,12 +240,17 @@ impl Shard {
         &self.fingerprint
     }
 
+    /// The blake3 checksum of the data file, 64 hex digits.
+    pub fn checksum(&self) -> &str {
+        &self.checksum
+    }
+
     /// Number of rows.
     pub fn n_rows(&self) -> usize {
         self.batch.num_rows()
     }
 
-    /// Identities, strictly ascending, one a row.
+    /// Identities, ascending, one a row.
     pub fn ids(&self) -> impl DoubleEndedIterator<Item = ExampleId> + Clone + '_ {
         let (ids, _) = self.batch.column(0).as_fixed_size_binary().value_data().as_chunks();
         ids.iter().copied().map(ExampleId)
@@ -256,12 +270,12 @@ impl Shard {
 
     /// Mean token loss in nats, one a row.
     pub fn loss(&self) -> &[f32] {
-        self.from_end(3).as_primitive::<Float32Type>().values()
+        self.last_but(2).as_primitive::<Float32Type>().values()
     }
 
     /// Supervised tokens, one a row.
     pub fn n_supervised(&self) -> &[u32] {
-        self.from_end(2).as_primitive::<UInt32Type>().values()
+        self.last_but(1).as_primitive::<UInt32Type>().values()
     }
 
     /// Why a row must not be ranked; `None` if it may.
@@ -270,17 +284,18 @@ impl Shard {
     ///
     /// If there is no such row.
     pub fn flag(&self, row: usize) -> Option<&str> {
-        let flags = self.from_end(1).as_string::<i32>();
+        let flags = self.last_but(0).as_string::<i32>();
         flags.is_valid(row).then(|| flags.value(row))
     }
 
     /// Number of rows that must not be ranked.
     pub fn n_flagged(&self) -> usize {
-        self.n_rows() - self.from_end(1).null_count()
+        self.n_rows() - self.last_but(0).null_count()
     }
 
-    fn from_end(&self, position: usize) -> &ArrayRef {
-        self.batch.column(self.batch.num_columns() - position)
+    /// The last column is number 0.
+    fn last_but(&self, n_columns: usize) -> &ArrayRef {
+        self.batch.column(self.batch.num_columns() - 1 - n_columns)
     }
 }
 

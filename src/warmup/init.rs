@@ -8,7 +8,7 @@ use crate::seed::Seed;
 /// The weights an adapter starts with, `[grad_dim]`, as `peft` draws them: A,
 /// which has n columns, uniform within ±1/√n (Kaiming's bound with a = √5), B
 /// zero. Every parameter has a stream of its own.
-pub(super) fn initial_adapter(layout: &ParamLayout, seed: Seed) -> Vec<f32> {
+pub fn initial_adapter(layout: &ParamLayout, seed: Seed) -> Vec<f32> {
     layout.params().iter().flat_map(|param| initial(param, seed)).collect()
 }
 

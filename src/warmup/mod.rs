@@ -30,6 +30,8 @@ mod training_step;
 
 use serde::Serialize;
 
+#[cfg(feature = "torch")]
+pub use init::initial_adapter;
 pub use schedule::Schedule;
 #[cfg(feature = "torch")]
 pub use train::{Summary, WarmupError, train};
@@ -57,10 +59,12 @@ pub struct WarmupSettings {
 }
 
 impl WarmupSettings {
-    /// Rows to train on of a pool of `n_pool`: never none of a pool that has some.
+    /// Rows to train on of a pool of `n_pool`: the share, rounded, but at least
+    /// 64 where there are so many, for the moments of a few steps are noise.
     #[expect(clippy::cast_sign_loss, reason = "a share of a count is not negative")]
     pub fn n_rows(&self, n_pool: usize) -> usize {
-        ((n_pool as f64 * self.share).round() as usize).max(1).min(n_pool)
+        const FEWEST: usize = 64;
+        ((n_pool as f64 * self.share).round() as usize).max(FEWEST).min(n_pool)
     }
 
     /// Optimizer steps of an epoch over `n_rows` rows; the last may be smaller.

@@ -173,6 +173,7 @@ fn provenance_stands_in_the_folder_and_in_the_file() {
     let subset = published(dir.path(), &ScoredPool::new(100).subset("10%"), Schema::Messages);
     let text = fs::read_to_string(subset.path.join("less-select.json")).unwrap();
     let contents: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(contents["format"], 1);
     assert_eq!(contents["provenance"], provenance());
     assert_eq!(contents["subset"]["n_rows"], 10);
     assert_eq!(contents["subset"]["n_tokens"], subset.n_tokens);
@@ -336,17 +337,19 @@ fn chain(error: &dyn std::error::Error, dir: &Path) -> String {
     lines.join("\n").replace(dir.to_str().unwrap(), "<dir>")
 }
 
-/// Leaves a folder of every schema for `scripts/crosscheck/datasets_loads_subset.py`.
+/// Leaves folders for `scripts/crosscheck/datasets_loads_subset.py`: one of every
+/// schema, and one that differs from another in its rows alone.
 #[test]
 fn folders_for_the_crosscheck_are_written() {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("crosscheck");
+    if dir.exists() {
+        fs::remove_dir_all(&dir).unwrap();
+    }
     let pool = ScoredPool::new(2_000);
     for schema in Schema::ALL {
-        let run_dir = dir.join(schema.name());
-        if run_dir.exists() {
-            fs::remove_dir_all(&run_dir).unwrap();
-        }
-        let subset = published(&run_dir, &pool.subset("10%"), schema);
+        let subset = published(&dir.join(schema.name()), &pool.subset("10%"), schema);
         assert_eq!(subset.n_rows, 200);
     }
+    let smaller = published(&dir.join("messages"), &pool.subset("5%"), Schema::Messages);
+    assert_eq!(smaller.n_rows, 100);
 }

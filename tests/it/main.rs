@@ -2,12 +2,24 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 
+// The invariants of ARCHITECTURE.md.
+mod architecture;
+mod cli;
 mod collect;
+mod direction;
 mod export;
+// The whole program on a model of a few hundred kilobytes.
+mod influence;
+mod ingest;
 #[cfg(feature = "torch")]
 mod parity;
+#[cfg(feature = "torch")]
+mod pipeline;
 mod projection;
+mod report;
 mod scored_pool;
 mod selection;
+mod slow_less;
 mod store;
+mod support;
 mod toy;

@@ -23,7 +23,7 @@ use less_select::store::{Split, StoreDtype};
 use rand_chacha::rand_core::Rng;
 
 /// Size of the vocabulary.
-pub(crate) const N_TOKENS: u32 = 12;
+pub(crate) const N_TOKENS: u32 = 40;
 
 /// A table in memory.
 #[derive(Clone)]
@@ -47,13 +47,13 @@ pub(crate) fn example(token_ids: &[u32], supervised: &[bool]) -> Example {
     Example { id, token_ids: token_ids.to_vec(), supervised: supervised.to_vec() }
 }
 
-/// A table of examples, each with its source and subtask, in any order.
+/// A table of examples, each with its source and subtask, given in any order.
 pub(crate) fn table<'a>(
     examples: impl IntoIterator<Item = (Example, &'a str, Option<&'a str>)>,
 ) -> Table {
     let mut rows: Vec<_> = examples.into_iter().collect();
-    rows.sort_by_key(|(example, ..)| example.id);
-    rows.dedup_by_key(|(example, ..)| example.id);
+    rows.sort_by_key(|(example, source, subtask)| (example.id, *source, *subtask));
+    rows.dedup_by_key(|(example, source, subtask)| (example.id, *source, *subtask));
     let heads = rows.iter().map(|(example, source, subtask)| TableRow {
         id: example.id,
         source: (*source).to_owned(),
@@ -97,6 +97,22 @@ pub(crate) fn target(seed: u64) -> Table {
     table(examples.map(|(example, (source, subtask))| (example, source, subtask)))
 }
 
+/// A pool that goes from copies of a target's examples to unlike ones, token by
+/// token, so that scores spread widely.
+pub(crate) fn pool_like(target: &Table, seed: u64) -> Table {
+    let mut rng = Seed(seed).stream(&["toy changes"]);
+    let changed = target.examples.iter().flat_map(|original| {
+        let mut token_ids = original.token_ids.clone();
+        let versions = (0..token_ids.len()).map(|_| {
+            let at = rng.next_u32() as usize % token_ids.len();
+            token_ids[at] = rng.next_u32() % N_TOKENS;
+            (example(&token_ids, &original.supervised), "toy", None)
+        });
+        versions.collect::<Vec<_>>()
+    });
+    table(changed)
+}
+
 /// The model at checkpoint `epoch-N`.
 pub(crate) fn model(epoch: u64) -> LinearModel {
     LinearModel::new(Seed(epoch), N_TOKENS as usize)
@@ -109,7 +125,7 @@ pub(crate) fn moments(epoch: u64) -> Moments {
     let mut uniform = || rng.next_u32() as f32 / u32::MAX as f32;
     Moments {
         rule: AdamRule { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, step: 10 * epoch },
-        exp_avg: (0..grad_dim).map(|_| 0.02 * (uniform() - 0.5)).collect(),
+        exp_avg: (0..grad_dim).map(|_| 2e-3 * (uniform() - 0.5)).collect(),
         exp_avg_sq: (0..grad_dim).map(|_| 1e-4 * uniform()).collect(),
     }
 }

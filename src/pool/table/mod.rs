@@ -15,6 +15,8 @@ mod writer;
 pub use reader::ExampleTable;
 pub(crate) use writer::write_table;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Example, ExampleId, Message};
 
 /// What stages need to know of a row without reading its tokens.
@@ -35,7 +37,7 @@ pub struct TableRow {
 }
 
 /// A row as its author wrote it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// The conversation, whole.
     pub messages: Vec<Message>,
@@ -44,7 +46,7 @@ pub struct Record {
 }
 
 /// One row of a table, as it is written.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Entry {
     /// The pool or target name.
     pub(crate) source: String,

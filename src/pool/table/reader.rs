@@ -11,7 +11,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
 };
-use parquet::file::metadata::{PageIndexPolicy, RowGroupMetaData};
+use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::reader::ChunkReader;
 
 use super::{Example, ExampleId, Message, Record, TableRow, schema};
@@ -124,8 +124,7 @@ impl ExampleTable {
         let (mut groups, mut ranges) = (Vec::new(), Vec::new());
         let (mut group_start, mut n_selected) = (0, 0);
         let mut rest = positions;
-        for (group, metadata) in self.metadata.metadata().row_groups().iter().enumerate() {
-            let n_rows = metadata.num_rows() as usize;
+        for (group, n_rows) in group_sizes(&self.metadata).enumerate() {
             let (here, later) =
                 rest.split_at(rest.partition_point(|position| *position < group_start + n_rows));
             if !here.is_empty() {
@@ -159,13 +158,17 @@ fn read_heads(
             rows.push(head);
         }
     }
-    let promised: i64 =
-        metadata.metadata().row_groups().iter().map(RowGroupMetaData::num_rows).sum();
-    if rows.len() as i64 == promised {
+    if rows.len() == group_sizes(metadata).sum::<usize>() {
         Ok(rows)
     } else {
         Err(row_error(rows.len(), "the end, though the footer promises another number of rows"))
     }
+}
+
+/// Rows of every row group. A negative number, in a damaged footer, is none.
+fn group_sizes(metadata: &ArrowReaderMetadata) -> impl Iterator<Item = usize> {
+    let groups = metadata.metadata().row_groups().iter();
+    groups.map(|group| usize::try_from(group.num_rows()).unwrap_or(0))
 }
 
 fn check_order(last: &TableRow, next: &TableRow) -> Result<(), &'static str> {

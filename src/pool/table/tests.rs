@@ -166,23 +166,23 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn a_cut_table_is_an_error(keep in 0.0..1.0) {
+    fn a_cut_table_is_an_error(keep: prop::sample::Index) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pool.parquet");
         write(&path, &sorted(30));
         let bytes = fs::read(&path).unwrap();
-        fs::write(&path, &bytes[..(bytes.len() as f64 * keep) as usize]).unwrap();
+        fs::write(&path, &bytes[..keep.index(bytes.len())]).unwrap();
         prop_assert!(ExampleTable::open(&path).is_err());
     }
 
     #[test]
-    fn a_damaged_table_is_an_error_or_gives_the_right_tokens(at in 0.0..1.0, bit in 0..8u8) {
+    fn a_damaged_table_is_an_error_or_gives_the_right_tokens(at: prop::sample::Index, bit in 0..8u8) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("pool.parquet");
         let entries = sorted(30);
         write(&path, &entries);
         let mut bytes = fs::read(&path).unwrap();
-        let at = (bytes.len() as f64 * at) as usize;
+        let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
         fs::write(&path, bytes).unwrap();
         let read = ExampleTable::open(&path)

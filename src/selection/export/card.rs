@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 
 use super::columns::Schema;
-use super::{Contents, Part};
+use super::contents::{Contents, Part};
 
 /// Rows of a composition table at most; `less-select.json` has them all.
 const TABLE_ROWS: usize = 30;

@@ -17,7 +17,9 @@
 mod card;
 mod caveats;
 mod columns;
+mod contents;
 mod data_file;
+mod json_types;
 mod own_columns;
 
 use std::collections::BTreeMap;
@@ -27,17 +29,15 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use serde::Serialize;
 
+use columns::Columns;
 pub use columns::Schema;
-use columns::{Columns, type_name};
+use contents::{Contents, Counts};
 use data_file::DataFile;
 
 use super::Selected;
 use crate::fs::{checksum, sync_dir, write_atomic};
 use crate::influence::scores::ScoreTable;
 use crate::pool::{ExampleId, table::Record};
-
-/// Version of `less-select.json`; rises when a field changes its meaning.
-const FORMAT: u32 = 1;
 
 /// Folders in the making. One that is left over was never published.
 const UNFINISHED: &str = ".subset-unfinished-";
@@ -214,8 +214,12 @@ fn build_and_rename(
     remove_unfinished(run_dir)?;
     let temp = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(run_dir)?;
     let data = data_file::write(&temp.path().join("data"), rows, &columns, provenance)?;
-    let contents =
-        Contents { subset: Counts::of(rows, schema, &columns, &data), notes, provenance };
+    let contents = Contents {
+        format: contents::FORMAT,
+        subset: Counts::of(rows, schema, &columns, &data),
+        notes,
+        provenance,
+    };
     let name = write_texts(temp.path(), &contents, &columns)?;
 
     let path = run_dir.join(name);
@@ -289,76 +293,6 @@ fn check_unchanged(folder: &Path, data: &DataFile) -> Result<(), ExportErrorKind
         return Ok(());
     }
     Err(ExportErrorKind::Changed { path })
-}
-
-/// `less-select.json`.
-#[derive(Debug, Serialize)]
-struct Contents<'a> {
-    subset: Counts,
-    notes: Vec<String>,
-    provenance: &'a serde_json::Value,
-}
-
-/// What the folder holds.
-#[derive(Debug, Serialize)]
-struct Counts {
-    format: u32,
-    schema: Schema,
-    data_file: String,
-    blake3: String,
-    n_rows: usize,
-    n_tokens: u64,
-    n_supervised: u64,
-    /// Column name to type, in the file's order.
-    columns: serde_json::Map<String, serde_json::Value>,
-    /// Largest first.
-    by_source: Vec<Part>,
-    /// Largest first.
-    by_subtask: Vec<Part>,
-}
-
-/// The rows that share a source or a subtask.
-#[derive(Debug, Serialize)]
-struct Part {
-    name: String,
-    n_rows: usize,
-    n_tokens: u64,
-}
-
-impl Counts {
-    fn of(rows: &[SubsetRow<'_>], schema: Schema, columns: &Columns, data: &DataFile) -> Self {
-        let columns = columns.arrow_schema();
-        Self {
-            format: FORMAT,
-            schema,
-            data_file: data.relative_path(),
-            blake3: data.blake3.clone(),
-            n_rows: rows.len(),
-            n_tokens: rows.iter().map(|row| u64::from(row.n_tokens)).sum(),
-            n_supervised: rows.iter().map(|row| u64::from(row.n_supervised)).sum(),
-            columns: (columns.fields().iter())
-                .map(|field| (field.name().clone(), type_name(field.data_type()).into()))
-                .collect(),
-            by_source: parts(rows, |row| row.source),
-            by_subtask: parts(rows, |row| row.subtask),
-        }
-    }
-}
-
-fn parts<'a>(rows: &[SubsetRow<'a>], name: impl Fn(&SubsetRow<'a>) -> &'a str) -> Vec<Part> {
-    let mut counts: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
-    for row in rows {
-        let (n_rows, n_tokens) = counts.entry(name(row)).or_default();
-        *n_rows += 1;
-        *n_tokens += u64::from(row.n_tokens);
-    }
-    let mut parts: Vec<Part> = counts
-        .into_iter()
-        .map(|(name, (n_rows, n_tokens))| Part { name: name.to_owned(), n_rows, n_tokens })
-        .collect();
-    // Stable: equal counts stay in order of name.
-    parts.sort_by_key(|part| std::cmp::Reverse(part.n_rows));
-    parts
 }
 
 /// A row of the subset, for the tests of this module.

@@ -1,0 +1,137 @@
+//! The command line's grammar.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use serde_json::Map;
+
+use crate::config::RawConfig;
+use crate::config::layers::{self, Layer, Origin};
+use crate::gradient::shard_plan::Part;
+
+const ABOUT: &str = "Select the share of an instruction pool that serves a target skill (LESS)";
+
+const AFTER_HELP: &str = "\
+Without a command the whole pipeline runs: ingest, warmup, gradients, index, score,
+select, report. Stages whose settings and inputs have not changed are skipped.
+
+Settings come from, later ones winning: the built-in defaults (`less-select config`
+prints them), --pipeline, the environment (LESS_SELECT_PROJ_DIM for --proj-dim), flags.
+A single stage starts from the settings its run was started with.
+
+Exit codes: 0 done or unchanged, 1 failed, 2 wrong usage or settings, 3 the run was made
+with other settings, 4 an earlier stage is incomplete, 65 bad data, 70 a bug, 74 a file
+could not be read or written, 75 the run is in use or a worker was killed: try again,
+76 a file of the run is damaged, 130 and 143 interrupted: the same command continues.";
+
+/// What was typed.
+#[derive(Debug, Parser)]
+#[command(name = "less-select", version, about = ABOUT, after_help = AFTER_HELP)]
+#[command(disable_help_subcommand = true, max_term_width = 100)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Option<Command>,
+
+    #[command(flatten)]
+    pub(super) place: Place,
+
+    #[command(flatten)]
+    settings: RawConfig,
+
+    #[arg(skip)]
+    from_environment: Vec<String>,
+}
+
+/// Options that are not settings: where to work and how to speak.
+#[derive(Debug, Args)]
+pub(super) struct Place {
+    /// The run directory
+    #[arg(long, global = true, env = "LESS_SELECT_RUN", value_name = "DIR")]
+    #[arg(default_value = "runs/default", hide_env = true)]
+    pub(super) run: PathBuf,
+
+    /// Settings from a TOML file, or a pipeline by name: default, llama2-7b
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_PIPELINE",
+        value_name = "NAME|FILE",
+        hide_env = true
+    )]
+    pub(super) pipeline: Option<String>,
+
+    /// Print the result as JSON on standard output
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+
+    /// Say nothing but warnings, errors and the result
+    #[arg(long, short, global = true)]
+    pub(super) quiet: bool,
+}
+
+/// The stages, and what looks at them.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Read pool and target into canonical tables
+    Ingest,
+    /// Train the LoRA warm-up
+    Warmup,
+    /// Compute and store projected per-example gradients
+    Gradients {
+        /// Only every N-th shard, starting with the I-th: `2/8`
+        #[arg(long, value_name = "I/N")]
+        shard: Option<Part>,
+    },
+    /// Prepare the target's gradients for scoring
+    Index,
+    /// Score every pool row against the target
+    Score,
+    /// Write the best rows within the budget as a dataset folder
+    Select,
+    /// Write report.html and report.json
+    Report,
+    /// Say what a run would cost, before it
+    Plan,
+    /// Show which stages of a run are complete
+    Status,
+    /// Show what is in any file or folder a run wrote
+    Inspect {
+        /// The file or folder
+        path: PathBuf,
+    },
+    /// Print the resolved settings and where each came from
+    Config,
+    /// Check the machine, libtorch, the model and the data
+    Doctor,
+}
+
+impl Cli {
+    /// Reads the command line. `Err` carries clap's help or usage text.
+    pub(super) fn read(args: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let matches = Self::command().try_get_matches_from(args)?;
+        let mut cli = Self::from_arg_matches(&matches)?;
+        cli.from_environment = settings_from_environment(&matches);
+        Ok(cli)
+    }
+
+    /// What the environment and the flags say, as the two layers they are.
+    pub(super) fn layers(&self) -> [Layer; 2] {
+        let (environment, flags): (Map<_, _>, Map<_, _>) = layers::to_map(&self.settings)
+            .into_iter()
+            .partition(|(name, _)| self.from_environment.contains(name));
+        let layer = |origin, map| Layer { origin, raw: layers::from_map(map) };
+        [layer(Origin::Environment, environment), layer(Origin::Flag, flags)]
+    }
+}
+
+/// The settings that nobody typed.
+fn settings_from_environment(matches: &ArgMatches) -> Vec<String> {
+    // Flags are known to the subcommand they were typed after.
+    let matches = matches.subcommand().map_or(matches, |(_, inner)| inner);
+    let ids = matches.ids().map(clap::Id::as_str);
+    ids.filter(|id| matches.value_source(id) == Some(ValueSource::EnvVariable))
+        .map(|id| id.replace('_', "-"))
+        .collect()
+}

@@ -1,0 +1,138 @@
+//! `less-select doctor`: is everything in place, and are the numbers right?
+
+use std::fmt::Write;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::exit::with_causes;
+use super::exit_code::ExitCode;
+use super::{Answer, Context};
+use crate::model::DecoderConfig;
+use crate::pipeline::worker::{self, WorkerError};
+use crate::pool::survey;
+
+/// Looks at one thing: what is there, or what is wrong.
+type Check = fn(&Context<'_>) -> Result<String, String>;
+
+/// What one check found.
+struct Finding {
+    subject: &'static str,
+    result: Result<String, String>,
+}
+
+/// Checks the machine, libtorch, the model and the data. A failed check is part
+/// of the answer.
+pub(super) fn doctor(context: &Context<'_>) -> Answer {
+    let checks: [(&str, Check); 5] = [
+        ("machine", machine),
+        ("libtorch", libtorch),
+        ("model", model),
+        ("data", data),
+        ("gradients", gradients),
+    ];
+    let mut findings = Vec::new();
+    for (subject, check) in checks {
+        findings.push(Finding { subject, result: check(context) });
+    }
+    let is_well = findings.iter().all(|finding| finding.result.is_ok());
+    let exit_code = if is_well { ExitCode::Done } else { ExitCode::Failed };
+    Answer { text: as_text(&findings), json: as_json(&findings), exit_code }
+}
+
+fn as_text(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for Finding { subject, result } in findings {
+        let (mark, words) = match result {
+            Ok(words) => ("ok", words),
+            Err(words) => ("FAIL", words),
+        };
+        writeln!(text, "{mark:<5} {subject:<10} {words}").expect("a string takes all");
+    }
+    text
+}
+
+fn as_json(findings: &[Finding]) -> Value {
+    let findings = findings.iter().map(|Finding { subject, result }| {
+        let words = result.as_ref().unwrap_or_else(|words| words);
+        json!({ "check": subject, "ok": result.is_ok(), "finding": words })
+    });
+    json!({ "checks": findings.collect::<Vec<_>>() })
+}
+
+fn machine(context: &Context<'_>) -> Result<String, String> {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let memory = memory_gib()
+        .map_or_else(|| "unknown memory".to_owned(), |n| format!("{n:.1} GiB of memory free"));
+    let bf16 = crate::compute::Dtype::Auto.on_this_cpu();
+    let place = existing_ancestor(context.run.root());
+    let probe = tempfile::tempfile_in(place);
+    probe.map_err(|err| format!("`{}` cannot be written: {err}", place.display()))?;
+    Ok(format!("{cores} cores, {memory}, computes in {}", format!("{bf16:?}").to_lowercase()))
+}
+
+/// Memory that processes can still have, from the kernel.
+fn memory_gib() -> Option<f64> {
+    let facts = fs_err::read_to_string("/proc/meminfo").ok()?;
+    let line = facts.lines().find(|line| line.starts_with("MemAvailable:"))?;
+    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib / 1024.0 / 1024.0)
+}
+
+fn existing_ancestor(path: &Path) -> &Path {
+    path.ancestors().find(|dir| dir.is_dir()).unwrap_or_else(|| Path::new("."))
+}
+
+fn libtorch(context: &Context<'_>) -> Result<String, String> {
+    let facts = ask(context, &["probe"])?;
+    Ok(format!(
+        "{}, {} threads, matrix products at {:.0} GFLOP/s in f32 and {:.0} in bf16, CUDA devices: {}",
+        facts["libtorch"].as_str().unwrap_or("unknown version"),
+        facts["threads"],
+        facts["gflops-f32"].as_f64().unwrap_or(0.0),
+        facts["gflops-bf16"].as_f64().unwrap_or(0.0),
+        facts["cuda-devices"],
+    ))
+}
+
+fn model(context: &Context<'_>) -> Result<String, String> {
+    let dir = &context.config.model;
+    let config = DecoderConfig::read(dir).map_err(|err| with_causes(&err))?;
+    let layout = config.lora_layout(&context.config.lora).map_err(|err| with_causes(&err))?;
+    Ok(format!(
+        "`{}`: {:.1} M parameters, {} layers, adapter of {:.2} M parameters",
+        dir.display(),
+        config.n_parameters() as f64 / 1e6,
+        config.n_layers,
+        layout.grad_dim() as f64 / 1e6,
+    ))
+}
+
+fn data(context: &Context<'_>) -> Result<String, String> {
+    let config = &context.config;
+    let summary =
+        survey(&config.ingest, &config.model, context.observer).map_err(|err| with_causes(&err))?;
+    Ok(summary.to_string())
+}
+
+/// A row's gradient must not depend on the rows it is computed with.
+fn gradients(context: &Context<'_>) -> Result<String, String> {
+    let facts = ask(context, &["check-batches"])?;
+    let error = facts["largest-relative-error"].as_f64().unwrap_or(f64::NAN);
+    let tolerance = facts["tolerance"].as_f64().unwrap_or(0.0);
+    let text = format!(
+        "of {} rows, alone and in a batch, differ by {error:.1e} at most (tolerance {tolerance:.0e})",
+        facts["rows"]
+    );
+    if error <= tolerance { Ok(text) } else { Err(text) }
+}
+
+/// Asks the other program, giving it these settings.
+pub(super) fn ask(context: &Context<'_>, task: &[&str]) -> Result<Value, String> {
+    let settings = tempfile::Builder::new().suffix(".toml").tempfile();
+    let settings = settings.map_err(|err| err.to_string())?;
+    fs_err::write(settings.path(), context.config.to_toml()).map_err(|err| err.to_string())?;
+    let path = settings.path().display().to_string();
+    let args: Vec<_> = task.iter().copied().chain(["--config", &path]).collect();
+    worker::run(&args, context.observer).map_err(|err: WorkerError| with_causes(&err))
+}

@@ -1,0 +1,150 @@
+//! Errors as the user meets them: text and a hint.
+
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::panic::AssertUnwindSafe;
+use std::process::ExitCode as Exit;
+
+use super::exit_code::{ExitCode, HasExitCode};
+use crate::config::ConfigError;
+use crate::pipeline::PipelineError;
+use crate::pipeline::worker::{Failure, WorkerError};
+
+/// Makes a panic read as what it is.
+pub(super) fn report_panics_as_bugs() {
+    std::panic::set_hook(Box::new(|panic| {
+        say(&format!(
+            "error: this is a bug in less-select, please report it\n  caused by: {panic}"
+        ));
+    }));
+}
+
+/// Runs `work`, turning a panic into its own exit code.
+pub(super) fn guarded(work: impl FnOnce() -> Exit) -> Exit {
+    std::panic::catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| (ExitCode::Bug as u8).into())
+}
+
+/// Prints help where it was asked for and usage errors where they belong.
+pub(super) fn usage(text: &clap::Error) -> Exit {
+    let _ = text.print();
+    let code = if text.use_stderr() { ExitCode::Usage } else { ExitCode::Done };
+    (code as u8).into()
+}
+
+/// Tells an error, as JSON on standard output where a program listens.
+pub(super) fn failure(err: &CliError, json: bool) -> Exit {
+    if json {
+        let error = Failure::new(err.exit_code(), err);
+        let _ = writeln!(io::stdout(), "{:#}", serde_json::json!({ "error": error }));
+    }
+    say(&err.text());
+    err.exit_code().into()
+}
+
+#[expect(clippy::print_stderr, reason = "this is where the program speaks")]
+fn say(text: &str) {
+    eprintln!("{text}");
+}
+
+/// Whatever ends a command early.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CliError {
+    /// Settings that cannot be run on.
+    #[error("invalid settings")]
+    Config(#[from] ConfigError),
+    /// An environment variable that looks like a setting and is none.
+    #[error("unknown environment variable `{name}`{hint}")]
+    UnknownVariable {
+        /// The variable.
+        name: String,
+        /// `; did you mean …?`, or nothing.
+        hint: String,
+    },
+    /// A run failed.
+    #[error(transparent)]
+    Pipeline(#[from] PipelineError),
+    /// `inspect` was given something no run writes.
+    #[error("`{path}` is not something less-select wrote: {why}")]
+    NotOurs {
+        /// What was given.
+        path: String,
+        /// What was expected.
+        why: String,
+    },
+    /// Standard output or a file failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl CliError {
+    /// The exit code this error stands for.
+    pub(super) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) | Self::UnknownVariable { .. } => ExitCode::Usage as u8,
+            Self::Pipeline(err) => err.exit_code(),
+            Self::NotOurs { .. } => ExitCode::BadData as u8,
+            Self::Io(err) => err.exit_code(),
+        }
+    }
+
+    /// What the user can do about it, when there is something.
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Pipeline(PipelineError::Incomplete { needs, .. }) => {
+                Some(format!("run `less-select {needs}` first, or `less-select` for everything"))
+            }
+            Self::Pipeline(PipelineError::OtherPlan { .. }) => Some(
+                "give the run's own settings, another --run, or `less-select` without a stage to \
+                 compute what changed"
+                    .to_owned(),
+            ),
+            Self::Pipeline(PipelineError::Worker(WorkerError::Died { .. })) => Some(
+                "if the system ran out of memory, lower --batch-tokens; the same command continues \
+                 where this one ended"
+                    .to_owned(),
+            ),
+            Self::Pipeline(PipelineError::Interrupted) => {
+                Some("the same command continues where this one ended".to_owned())
+            }
+            _ => None,
+        }
+    }
+
+    /// The message, its causes and a hint, a line each.
+    pub(super) fn text(&self) -> String {
+        let mut text = format!("error: {self}");
+        for cause in causes(self) {
+            let _ = write!(text, "\n  caused by: {cause}");
+        }
+        if let Some(hint) = self.hint() {
+            let _ = write!(text, "\nhint: {hint}");
+        }
+        text
+    }
+}
+
+/// The causes of `err`, outermost first, without one that its parent already
+/// spelled out.
+fn causes(err: &dyn Error) -> Vec<String> {
+    let mut shown = err.to_string();
+    let mut causes = Vec::new();
+    let mut next = err.source();
+    while let Some(cause) = next {
+        let text = cause.to_string();
+        if !shown.contains(&text) {
+            causes.push(text.clone());
+        }
+        shown = text;
+        next = cause.source();
+    }
+    causes
+}
+
+/// An error and its causes on one line, for lists of findings.
+pub(super) fn with_causes(err: &dyn Error) -> String {
+    let mut words = vec![err.to_string()];
+    words.extend(causes(err));
+    words.join(": ")
+}

@@ -1,0 +1,305 @@
+//! How a process ends, by error: the numbers are a promise to schedulers.
+//!
+//! Every match names every kind, so that a new kind of error does not compile
+//! until somebody gives it a number.
+
+use std::io;
+
+use crate::checkpoint::{CheckpointError, CheckpointErrorKind};
+use crate::influence::InfluenceError;
+use crate::influence::scores_file::{ScoresError, ScoresErrorKind};
+use crate::model::config::{
+    ConfigError as ModelConfigError, ConfigErrorKind as ModelConfigErrorKind,
+};
+use crate::pipeline::PipelineError;
+use crate::pipeline::lock::LockError;
+use crate::pipeline::worker::WorkerError;
+use crate::pool::{InputErrorKind, ModelErrorKind, PoolError, TableErrorKind};
+use crate::report::ReportError;
+use crate::selection::export::{ExportError, ExportErrorKind};
+use crate::store::{StoreError, StoreErrorKind};
+use crate::tensor_file::TensorFileError;
+
+/// An exit code and its meaning.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum ExitCode {
+    /// Done, or nothing to do.
+    Done = 0,
+    /// Failed for a reason that has no number of its own.
+    Failed = 1,
+    /// Wrong usage or settings: the same command will fail again.
+    Usage = 2,
+    /// The run directory was made with other settings.
+    OtherPlan = 3,
+    /// An earlier stage is missing or incomplete.
+    Incomplete = 4,
+    /// Data or model cannot be used: the same command will fail again.
+    BadData = 65,
+    /// A bug in this program.
+    Bug = 70,
+    /// A file could not be read or written.
+    Io = 74,
+    /// In use, or killed from outside: the same command may succeed.
+    Temporary = 75,
+    /// A file of the run is damaged.
+    Damaged = 76,
+    /// SIGINT.
+    Interrupted = 130,
+}
+
+/// Errors that have an exit code.
+pub(super) trait HasExitCode {
+    /// The exit code the error stands for.
+    fn exit_code(&self) -> u8;
+}
+
+impl HasExitCode for io::Error {
+    fn exit_code(&self) -> u8 {
+        let code = match self.kind() {
+            io::ErrorKind::InvalidData => ExitCode::Damaged,
+            io::ErrorKind::Interrupted => ExitCode::Interrupted,
+            _ => ExitCode::Io,
+        };
+        code as u8
+    }
+}
+
+impl HasExitCode for PipelineError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Locked { source: LockError::Held { .. }, .. } => ExitCode::Temporary as u8,
+            Self::Locked { source: LockError::Io(err), .. }
+            | Self::Io(err)
+            | Self::Report(ReportError::Io(err)) => err.exit_code(),
+            Self::OtherPlan { .. } => ExitCode::OtherPlan as u8,
+            Self::Incomplete { .. } => ExitCode::Incomplete as u8,
+            Self::Interrupted => ExitCode::Interrupted as u8,
+            Self::Ingest(err) => err.exit_code(),
+            Self::Checkpoint(err) => err.exit_code(),
+            Self::Store(err) => err.exit_code(),
+            Self::Influence(err) => err.exit_code(),
+            Self::Scores(err) => err.exit_code(),
+            Self::Export(err) => err.exit_code(),
+            Self::Report(ReportError::Page(_)) => ExitCode::Bug as u8,
+            Self::Model(err) => err.exit_code(),
+            Self::Lora(_) => ExitCode::Usage as u8,
+            Self::Worker(err) => err.exit_code(),
+        }
+    }
+}
+
+impl HasExitCode for WorkerError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Failed(failure) => failure.exit_code,
+            Self::Missing { .. } => ExitCode::Usage as u8,
+            Self::Io(err) => err.exit_code(),
+            Self::Died { .. } => ExitCode::Temporary as u8,
+            Self::Interrupted => ExitCode::Interrupted as u8,
+        }
+    }
+}
+
+impl HasExitCode for PoolError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Io(err) => err.exit_code(),
+            Self::Table { kind, .. } => match kind {
+                TableErrorKind::Parquet(_)
+                | TableErrorKind::Arrow(_)
+                | TableErrorKind::Schema { .. }
+                | TableErrorKind::Row { .. }
+                | TableErrorKind::Original { .. } => ExitCode::Damaged as u8,
+            },
+            Self::Input { kind, .. } => match kind {
+                InputErrorKind::Missing
+                | InputErrorKind::NoFiles
+                | InputErrorKind::UnknownFormat
+                | InputErrorKind::Pattern(_)
+                | InputErrorKind::NoExample => ExitCode::Usage as u8,
+                InputErrorKind::Read(err) => err.exit_code(),
+                InputErrorKind::Json(_) | InputErrorKind::Parquet(_) => ExitCode::BadData as u8,
+            },
+            Self::Model { kind, .. } => match kind {
+                ModelErrorKind::Missing
+                | ModelErrorKind::Json(_)
+                | ModelErrorKind::Tokenizer(_)
+                | ModelErrorKind::NoChatTemplate
+                | ModelErrorKind::Template(_) => ExitCode::BadData as u8,
+            },
+            Self::Columns(_) => ExitCode::Usage as u8,
+            Self::TooManyRejects { .. } | Self::Empty { .. } => ExitCode::BadData as u8,
+            Self::Interrupted => ExitCode::Interrupted as u8,
+        }
+    }
+}
+
+impl HasExitCode for TensorFileError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Io(err) => err.exit_code(),
+            Self::Format { .. } => ExitCode::BadData as u8,
+        }
+    }
+}
+
+impl HasExitCode for ModelConfigError {
+    fn exit_code(&self) -> u8 {
+        match &self.kind {
+            ModelConfigErrorKind::Io(err) => err.exit_code(),
+            _ => ExitCode::BadData as u8,
+        }
+    }
+}
+
+impl HasExitCode for CheckpointError {
+    fn exit_code(&self) -> u8 {
+        match &self.kind {
+            CheckpointErrorKind::Io(err) => err.exit_code(),
+            CheckpointErrorKind::File(err) => err.exit_code(),
+            CheckpointErrorKind::Json(_)
+            | CheckpointErrorKind::NoCheckpoints
+            | CheckpointErrorKind::Unsupported { .. }
+            | CheckpointErrorKind::Missing(_)
+            | CheckpointErrorKind::Extra(_)
+            | CheckpointErrorKind::Shape { .. }
+            | CheckpointErrorKind::Dtype { .. }
+            | CheckpointErrorKind::NotFinite(_)
+            | CheckpointErrorKind::NoRule
+            | CheckpointErrorKind::NoLearningRate => ExitCode::BadData as u8,
+        }
+    }
+}
+
+impl HasExitCode for StoreError {
+    fn exit_code(&self) -> u8 {
+        match &self.kind {
+            StoreErrorKind::Io(err) => err.exit_code(),
+            StoreErrorKind::NotCommitted(_) => ExitCode::Incomplete as u8,
+            StoreErrorKind::NoKind(_) => ExitCode::OtherPlan as u8,
+            StoreErrorKind::Json(_)
+            | StoreErrorKind::OtherFile(_)
+            | StoreErrorKind::Length { .. }
+            | StoreErrorKind::Checksum
+            | StoreErrorKind::Arrow(_)
+            | StoreErrorKind::Layout(_)
+            | StoreErrorKind::Format(_)
+            | StoreErrorKind::Mismatch { .. }
+            | StoreErrorKind::Order(_) => ExitCode::Damaged as u8,
+        }
+    }
+}
+
+impl HasExitCode for InfluenceError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Store(err) => err.exit_code(),
+            Self::OtherRows { .. } | Self::OtherSubtasks { .. } => ExitCode::Damaged as u8,
+            Self::NoTarget { .. } | Self::UnusableSubtask { .. } | Self::Weights(_) => {
+                ExitCode::BadData as u8
+            }
+            Self::Threads(_) => ExitCode::Temporary as u8,
+            Self::Interrupted => ExitCode::Interrupted as u8,
+        }
+    }
+}
+
+impl HasExitCode for ScoresError {
+    fn exit_code(&self) -> u8 {
+        match &self.kind {
+            ScoresErrorKind::Io(err) => err.exit_code(),
+            ScoresErrorKind::Parquet(_)
+            | ScoresErrorKind::Arrow(_)
+            | ScoresErrorKind::Columns
+            | ScoresErrorKind::Id(_) => ExitCode::Damaged as u8,
+        }
+    }
+}
+
+impl HasExitCode for ExportError {
+    fn exit_code(&self) -> u8 {
+        match &self.kind {
+            ExportErrorKind::Io(err) => err.exit_code(),
+            ExportErrorKind::NoRows
+            | ExportErrorKind::NoColumns
+            | ExportErrorKind::RowTooLarge { .. } => ExitCode::BadData as u8,
+            ExportErrorKind::Changed { .. } => ExitCode::Damaged as u8,
+            ExportErrorKind::Arrow(_) | ExportErrorKind::Parquet(_) => ExitCode::Io as u8,
+        }
+    }
+}
+
+#[cfg(feature = "torch")]
+mod torch {
+    use super::{ExitCode, HasExitCode};
+    use crate::gradient::collect::CollectError;
+    use crate::model::ModelError;
+    use crate::model::weights::{WeightsError, WeightsErrorKind};
+    use crate::pipeline::torch::TorchError;
+    use crate::warmup::WarmupError;
+
+    impl HasExitCode for TorchError {
+        fn exit_code(&self) -> u8 {
+            match self {
+                Self::Model(err) => err.exit_code(),
+                Self::Warmup(err) => err.exit_code(),
+                Self::Checkpoint(err) => err.exit_code(),
+                Self::Collect(err) => err.exit_code(),
+                Self::Pool(err) => err.exit_code(),
+                Self::Projection(_) => ExitCode::Usage as u8,
+                Self::Run(err) => err.exit_code(),
+                Self::Io(err) => err.exit_code(),
+            }
+        }
+    }
+
+    impl HasExitCode for WarmupError {
+        fn exit_code(&self) -> u8 {
+            match self {
+                Self::EmptyPool | Self::NotFinite { .. } => ExitCode::BadData as u8,
+                Self::Pool(err) => err.exit_code(),
+                Self::Model(err) => err.exit_code(),
+                Self::Checkpoint(err) => err.exit_code(),
+                Self::Io(err) => err.exit_code(),
+                Self::Interrupted => ExitCode::Interrupted as u8,
+            }
+        }
+    }
+
+    impl HasExitCode for ModelError {
+        fn exit_code(&self) -> u8 {
+            match self {
+                Self::Config(err) => err.exit_code(),
+                Self::Weights(err) => err.exit_code(),
+                Self::Lora(_) | Self::NoDevice(_) => ExitCode::Usage as u8,
+                Self::Token { .. } => ExitCode::BadData as u8,
+                // Out of memory, as a rule.
+                Self::Torch(_) => ExitCode::Temporary as u8,
+            }
+        }
+    }
+
+    impl HasExitCode for WeightsError {
+        fn exit_code(&self) -> u8 {
+            match &self.kind {
+                WeightsErrorKind::File(err) => err.exit_code(),
+                WeightsErrorKind::Io(err) => err.exit_code(),
+                _ => ExitCode::BadData as u8,
+            }
+        }
+    }
+
+    impl HasExitCode for CollectError<ModelError> {
+        fn exit_code(&self) -> u8 {
+            match self {
+                Self::Measure { .. } => ExitCode::BadData as u8,
+                Self::Backward { source, .. } => source.exit_code(),
+                Self::Pool(err) => err.exit_code(),
+                Self::Store(err) => err.exit_code(),
+                Self::Threads(_) => ExitCode::Temporary as u8,
+                Self::Interrupted => ExitCode::Interrupted as u8,
+            }
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! `less-select plan`: what a run would cost, before it.
+
+use std::fmt::Write;
+
+use serde_json::json;
+
+use super::doctor::ask;
+use super::exit::CliError;
+use super::{Answer, Context};
+use crate::config::Config;
+use crate::model::DecoderConfig;
+use crate::pipeline::PipelineError;
+use crate::pool::{SourceSummary, survey};
+use crate::projection::ProjectionKind;
+
+/// Share of the measured peak of matrix products that the gradient pass
+/// reaches (docs/benchmarks.md).
+const EFFICIENCY: f64 = 0.6;
+
+/// What a run would take.
+struct Plan {
+    pool: SourceSummary,
+    target: SourceSummary,
+    n_checkpoints: u64,
+    warmup_rows: u64,
+    store_bytes: u64,
+    /// Useful floating-point operations of warm-up and gradients.
+    flop: f64,
+    /// Wall-clock seconds, where the machine could be measured.
+    seconds: Option<f64>,
+}
+
+/// Reads the pool and the target, writes nothing.
+pub(super) fn plan(context: &Context<'_>) -> Result<Answer, CliError> {
+    let config = &context.config;
+    let survey =
+        survey(&config.ingest, &config.model, context.observer).map_err(PipelineError::from)?;
+    let model = DecoderConfig::read(&config.model).map_err(PipelineError::from)?;
+    let layout = model.lora_layout(&config.lora).map_err(PipelineError::from)?;
+    let pool = SourceSummary::total(&survey.pool);
+    let target = SourceSummary::total(&survey.target);
+    let n_checkpoints = u64::from(config.warmup.epochs);
+    let warmup_rows = config.warmup.n_rows(pool.n_kept as usize) as u64;
+
+    let flop_of = |source: &SourceSummary| {
+        let n_rows = source.n_kept.max(1);
+        let mean = |n: u64| (n / n_rows) as usize;
+        let row = model.gradient_flop(&layout, mean(source.n_tokens), mean(source.n_supervised));
+        row * n_rows as f64
+    };
+    let warmup_share = warmup_rows as f64 / pool.n_kept.max(1) as f64;
+    let flop = n_checkpoints as f64 * (flop_of(&pool) * (1.0 + warmup_share) + flop_of(&target));
+    let plan = Plan {
+        n_checkpoints,
+        warmup_rows,
+        store_bytes: store_bytes(config, layout.grad_dim(), pool.n_kept, target.n_kept),
+        flop,
+        seconds: measured_gflops(context).map(|gflops| flop / (gflops * 1e9 * EFFICIENCY)),
+        pool,
+        target,
+    };
+    Ok(Answer::done(as_text(&plan), as_json(&plan)))
+}
+
+fn store_bytes(config: &Config, grad_dim: usize, n_pool: u64, n_target: u64) -> u64 {
+    let row = match config.projection.kind {
+        ProjectionKind::None => grad_dim,
+        ProjectionKind::Sjlt | ProjectionKind::Rademacher => config.projection.proj_dim,
+    };
+    let rows = n_pool * config.gradients.len() as u64 + n_target;
+    u64::from(config.warmup.epochs) * rows * (row * config.store_dtype.bytes()) as u64
+}
+
+/// The speed of matrix products in the precision that will be used.
+fn measured_gflops(context: &Context<'_>) -> Option<f64> {
+    let facts = ask(context, &["probe"]).ok()?;
+    facts["gflops"].as_f64().filter(|gflops| *gflops > 0.0)
+}
+
+fn as_text(plan: &Plan) -> String {
+    let Plan { pool, target, n_checkpoints, warmup_rows, store_bytes, flop, seconds } = plan;
+    let mut text = String::new();
+    let mut line = |name: &str, words: String| {
+        writeln!(text, "{name:<12} {words}").expect("a string takes all");
+    };
+    line("pool", side(pool));
+    line("target", format!("{}, {} subtasks", side(target), target.subtasks.len()));
+    line("warm-up", format!("{warmup_rows} rows, {n_checkpoints} epochs, a checkpoint each"));
+    line("gradients", format!("{} rows", n_checkpoints * (pool.n_kept + target.n_kept)));
+    line("store", format!("{:.1} MB", *store_bytes as f64 / 1e6));
+    let time = seconds.map_or_else(
+        || "unknown: libtorch could not be measured".to_owned(),
+        |seconds| format!("about {}", duration(seconds)),
+    );
+    line("time", format!("{time} ({:.1} TFLOP)", flop / 1e12));
+    text
+}
+
+fn side(side: &SourceSummary) -> String {
+    let mut words = format!(
+        "{} rows, {} tokens, {} of them supervised",
+        side.n_kept, side.n_tokens, side.n_supervised
+    );
+    for (n, what) in [
+        (side.n_duplicates, "duplicates"),
+        (side.n_malformed, "malformed"),
+        (side.n_too_long, "too long"),
+        (side.n_truncated, "truncated"),
+    ] {
+        if n > 0 {
+            write!(words, ", {n} {what}").expect("a string takes all");
+        }
+    }
+    words
+}
+
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}
+
+fn as_json(plan: &Plan) -> serde_json::Value {
+    let Plan { pool, target, n_checkpoints, warmup_rows, store_bytes, flop, seconds } = plan;
+    json!({
+        "pool": pool,
+        "target": target,
+        "checkpoints": n_checkpoints,
+        "warmup-rows": warmup_rows,
+        "store-bytes": store_bytes,
+        "flop": flop,
+        "seconds": seconds,
+    })
+}

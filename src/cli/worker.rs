@@ -1,0 +1,160 @@
+//! The other program, `less-select-torch`: the stages that need the model.
+//!
+//! It is started by `less-select`, reads the settings from a file, tells events
+//! and its last word as JSON lines on standard output, and stops at the next
+//! safe point when its standard input is closed.
+
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
+use serde_json::{Value, json};
+
+use super::exit;
+use super::exit_code::{ExitCode, HasExitCode};
+use super::progress;
+use crate::config::{Config, ConfigError, Layer};
+use crate::gradient::shard_plan::Part;
+use crate::model::probe;
+use crate::pipeline::torch::{self, TorchError};
+use crate::pipeline::worker::{Failure, Line};
+use crate::progress::{Event, Observer};
+use crate::run_dir::RunDir;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "less-select-torch",
+    version,
+    about = "The stages of less-select that need the model"
+)]
+struct Cli {
+    /// Stop when standard input is closed
+    #[arg(long)]
+    attached: bool,
+
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Train the warm-up of a run
+    Warmup {
+        /// The run directory
+        #[arg(long)]
+        run: PathBuf,
+    },
+    /// Compute gradient shards of a run
+    Gradients {
+        /// The run directory
+        #[arg(long)]
+        run: PathBuf,
+        /// Which shards
+        #[arg(long, default_value = "1/1")]
+        shard: Part,
+    },
+    /// Measure libtorch on this machine
+    Probe {
+        /// Settings
+        #[arg(long)]
+        config: PathBuf,
+    },
+    /// Compare gradients of rows alone and in a batch
+    CheckBatches {
+        /// Settings
+        #[arg(long)]
+        config: PathBuf,
+    },
+}
+
+/// Why a task failed.
+#[derive(Debug, thiserror::Error)]
+enum TaskError {
+    /// The settings it was given.
+    #[error("invalid settings")]
+    Config(#[from] ConfigError),
+    /// The work itself.
+    #[error(transparent)]
+    Torch(#[from] TorchError),
+}
+
+impl HasExitCode for TaskError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(_) => ExitCode::Usage as u8,
+            Self::Torch(err) => err.exit_code(),
+        }
+    }
+}
+
+/// Tells events to the parent.
+struct Parent;
+
+impl Observer for Parent {
+    fn notify(&self, event: Event) {
+        say(&Line::Event(event));
+    }
+
+    fn is_interrupted(&self) -> bool {
+        progress::is_interrupted()
+    }
+}
+
+/// Runs the worker and returns its exit code.
+pub fn run(args: impl IntoIterator<Item = OsString>) -> std::process::ExitCode {
+    exit::report_panics_as_bugs();
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(usage) => return exit::usage(&usage),
+    };
+    progress::listen_for_interrupts();
+    if cli.attached {
+        std::thread::spawn(stop_with_the_parent);
+    }
+    exit::guarded(|| match answer(&cli.task) {
+        Ok(answer) => {
+            say(&Line::Answer(answer));
+            (ExitCode::Done as u8).into()
+        }
+        Err(err) => {
+            say(&Line::Failure(Failure::new(err.exit_code(), &err)));
+            err.exit_code().into()
+        }
+    })
+}
+
+fn answer(task: &Task) -> Result<Value, TaskError> {
+    match task {
+        Task::Warmup { run } => {
+            let run = RunDir::new(run);
+            Ok(torch::warmup(&settings(&run.config())?, &run, &Parent)?)
+        }
+        Task::Gradients { run, shard } => {
+            let run = RunDir::new(run);
+            Ok(torch::gradients(&settings(&run.config())?, &run, *shard, &Parent)?)
+        }
+        Task::Probe { config } => Ok(json!(probe::probe(&settings(config)?.compute))),
+        Task::CheckBatches { config } => Ok(torch::check_batches(&settings(config)?)?),
+    }
+}
+
+fn settings(file: &Path) -> Result<Config, ConfigError> {
+    let layers = [Some(Layer::default_pipeline()), Layer::run(file)?];
+    Config::resolve(&layers.into_iter().flatten().collect::<Vec<_>>())
+}
+
+/// The parent holds our standard input open for as long as it wants us.
+fn stop_with_the_parent() {
+    let _ = std::io::stdin().read_to_end(&mut Vec::new());
+    progress::interrupt();
+}
+
+/// One line on standard output; a parent that went away is noticed elsewhere.
+fn say(line: &Line) {
+    if let Ok(mut text) = serde_json::to_vec(line) {
+        text.push(b'\n');
+        let mut out = std::io::stdout().lock();
+        let _ = out.write_all(&text).and_then(|()| out.flush());
+    }
+}

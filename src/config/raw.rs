@@ -1,0 +1,370 @@
+//! Settings as their author wrote them: every one optional, nothing checked.
+//!
+//! One struct is the TOML file, the environment and the flags at once, so a
+//! setting is written down once and has one name everywhere.
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// What one layer (a file, the environment, the command line) says.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, clap::Args)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct RawConfig {
+    /// How much to keep: a share (`0.05`, `5%`), rows (`2000`) or tokens (`1M tokens`)
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_BUDGET",
+        hide_env = true,
+        help_heading = "Selection"
+    )]
+    #[serde(deserialize_with = "text_or_number", skip_serializing_if = "Option::is_none")]
+    pub budget: Option<String>,
+
+    /// Columns of the subset: messages, messages-only or original
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_SCHEMA",
+        hide_env = true,
+        help_heading = "Selection"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema: Option<String>,
+
+    /// The model: a folder in Hugging Face layout, or a name in the cache
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_MODEL",
+        hide_env = true,
+        help_heading = "Data",
+        value_name = "DIR"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
+
+    /// Rows to choose from: `[NAME=]PATH` of a file, folder or glob; repeatable
+    #[arg(long, global = true, env = "LESS_SELECT_POOL", hide_env = true, help_heading = "Data")]
+    #[arg(value_name = "[NAME=]PATH", value_delimiter = ';')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool: Option<Vec<String>>,
+
+    /// Examples of the skill to select for: `[NAME=]PATH`; repeatable
+    #[arg(long, global = true, env = "LESS_SELECT_TARGET", hide_env = true, help_heading = "Data")]
+    #[arg(value_name = "[NAME=]PATH", value_delimiter = ';')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target: Option<Vec<String>>,
+
+    /// Names of your own columns, such as `prompt=question,completion=answer`
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_COLUMNS",
+        hide_env = true,
+        help_heading = "Data"
+    )]
+    #[arg(value_name = "ROLE=COLUMN", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Vec<String>>,
+
+    /// Cut longer examples at this many tokens
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_MAX_TOKENS",
+        hide_env = true,
+        help_heading = "Data"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_tokens: Option<u64>,
+
+    /// Stop when more than this share of the rows is malformed
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_MAX_REJECTS",
+        hide_env = true,
+        help_heading = "Data"
+    )]
+    #[serde(deserialize_with = "text_or_number", skip_serializing_if = "Option::is_none")]
+    pub max_rejects: Option<String>,
+
+    /// Use the checkpoints of this folder instead of a warm-up of our own
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_CHECKPOINTS",
+        hide_env = true,
+        help_heading = "Warm-up"
+    )]
+    #[arg(value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoints: Option<String>,
+
+    /// Share of the pool to train on
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_WARMUP_SHARE",
+        hide_env = true,
+        help_heading = "Warm-up"
+    )]
+    #[serde(deserialize_with = "text_or_number", skip_serializing_if = "Option::is_none")]
+    pub warmup_share: Option<String>,
+
+    /// Passes over that share; a checkpoint each
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_EPOCHS",
+        hide_env = true,
+        help_heading = "Warm-up"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<u32>,
+
+    /// Rows an optimizer step
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_BATCH_SIZE",
+        hide_env = true,
+        help_heading = "Warm-up"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_size: Option<u64>,
+
+    /// Peak learning rate
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_LEARNING_RATE",
+        hide_env = true,
+        help_heading = "Warm-up"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub learning_rate: Option<f64>,
+
+    /// How the rate falls: linear or cosine
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_SCHEDULE",
+        hide_env = true,
+        help_heading = "Warm-up"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schedule: Option<String>,
+
+    /// Share of the steps in which the rate rises
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_WARMUP_RATIO",
+        hide_env = true,
+        help_heading = "Warm-up"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_ratio: Option<f64>,
+
+    /// Decoupled weight decay
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_WEIGHT_DECAY",
+        hide_env = true,
+        help_heading = "Warm-up"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight_decay: Option<f64>,
+
+    /// Scale longer gradients down to this L2 norm
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_MAX_GRAD_NORM",
+        hide_env = true,
+        help_heading = "Warm-up"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_grad_norm: Option<f64>,
+
+    /// Rank of the adapter
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_LORA_RANK",
+        hide_env = true,
+        help_heading = "Warm-up"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora_rank: Option<u64>,
+
+    /// The adapter's update is scaled by alpha / rank
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_LORA_ALPHA",
+        hide_env = true,
+        help_heading = "Warm-up"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora_alpha: Option<f64>,
+
+    /// Dropout on the adapter's input while training
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_LORA_DROPOUT",
+        hide_env = true,
+        help_heading = "Warm-up"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora_dropout: Option<f64>,
+
+    /// Modules that get an adapter, such as `q_proj,v_proj`
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_LORA_TARGETS",
+        hide_env = true,
+        help_heading = "Warm-up"
+    )]
+    #[arg(value_name = "MODULE", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora_targets: Option<Vec<String>>,
+
+    /// Directions to store: adam-v, adam, less-code, sgd; the first one scores
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_GRADIENT",
+        hide_env = true,
+        help_heading = "Gradients"
+    )]
+    #[arg(value_name = "KIND", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gradient: Option<Vec<String>>,
+
+    /// sjlt, rademacher or none
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_PROJECTION",
+        hide_env = true,
+        help_heading = "Gradients"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub projection: Option<String>,
+
+    /// Length of a stored row: a power of two
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_PROJ_DIM",
+        hide_env = true,
+        help_heading = "Gradients"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub proj_dim: Option<u64>,
+
+    /// f16 or f32
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_STORE_DTYPE",
+        hide_env = true,
+        help_heading = "Gradients"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store_dtype: Option<String>,
+
+    /// Rows in a shard
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_SHARD_ROWS",
+        hide_env = true,
+        help_heading = "Gradients"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shard_rows: Option<u64>,
+
+    /// mean-of-cosines or cosine-of-mean
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_AGGREGATION",
+        hide_env = true,
+        help_heading = "Gradients"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub aggregation: Option<String>,
+
+    /// auto, cpu or cuda:N
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_DEVICE",
+        hide_env = true,
+        help_heading = "Machine"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
+
+    /// Precision of the frozen model: auto, f32 or bf16
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_DTYPE",
+        hide_env = true,
+        help_heading = "Machine"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dtype: Option<String>,
+
+    /// Threads; 0 is all cores
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_THREADS",
+        hide_env = true,
+        help_heading = "Machine"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub threads: Option<u64>,
+
+    /// Most tokens in a batch, padding included
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_BATCH_TOKENS",
+        hide_env = true,
+        help_heading = "Machine"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_tokens: Option<u64>,
+
+    /// The root of every random number
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_SEED",
+        hide_env = true,
+        help_heading = "Machine"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+}
+
+/// Shares read naturally both as `0.05` and as `"5%"`.
+fn text_or_number<'de, D: Deserializer<'de>>(input: D) -> Result<Option<String>, D::Error> {
+    use serde::de::Error;
+    match toml::Value::deserialize(input)? {
+        toml::Value::String(text) => Ok(Some(text)),
+        // `{:?}`, for 1.0 must not become "1": one is a share, the other a count.
+        toml::Value::Float(number) => Ok(Some(format!("{number:?}"))),
+        toml::Value::Integer(number) => Ok(Some(number.to_string())),
+        other => Err(D::Error::custom(format!("expected a number or text, not {other}"))),
+    }
+}

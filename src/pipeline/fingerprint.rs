@@ -1,0 +1,282 @@
+//! What each stage's output depends on.
+//!
+//! A stage is run again exactly when its [`StageInputs`] change, and then the
+//! reason can be named, because they are kept in full.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::PipelineError;
+use super::checksums::Checksums;
+use super::manifest::Manifest;
+use crate::config::Config;
+use crate::stage::Stage;
+
+/// Everything that decides a stage's output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct StageInputs {
+    /// Raised when the stage's code changes what it writes.
+    pub code_version: u32,
+    /// The settings that matter to it.
+    pub settings: Map<String, Value>,
+    /// Checksums of what it reads.
+    pub files: BTreeMap<String, String>,
+}
+
+impl StageInputs {
+    /// A hash of all of it, 32 hex digits.
+    ///
+    /// # Panics
+    ///
+    /// Never: the fields are plain JSON.
+    pub fn fingerprint(&self) -> String {
+        let text = serde_json::to_vec(self).expect("plain JSON");
+        blake3::hash(&text).to_hex()[..32].to_owned()
+    }
+
+    /// Names what differs from an earlier run's inputs, for people.
+    pub fn difference(&self, earlier: &Self) -> String {
+        let mut changes = Vec::new();
+        let earlier_settings = leaves(&earlier.settings);
+        for (name, value) in leaves(&self.settings) {
+            match earlier_settings.get(name) {
+                Some(old) if *old == value => {}
+                Some(old) => changes.push(format!("{name} changed from {old} to {value}")),
+                None => changes.push(format!("{name} is new")),
+            }
+        }
+        for (name, checksum) in &self.files {
+            match earlier.files.get(name) {
+                Some(old) if old == checksum => {}
+                Some(_) => changes.push(format!("{name} changed")),
+                None => changes.push(format!("{name} is new")),
+            }
+        }
+        let gone = earlier.files.keys().filter(|name| !self.files.contains_key(*name));
+        changes.extend(gone.map(|name| format!("{name} is gone")));
+        if self.code_version != earlier.code_version {
+            changes.push("the program changed".to_owned());
+        }
+        let more = changes.len().saturating_sub(3);
+        changes.truncate(3);
+        if more > 0 {
+            changes.push(format!("and {more} more"));
+        }
+        changes.join(", ")
+    }
+}
+
+/// Settings by their own names, whatever group they stand in.
+fn leaves(settings: &Map<String, Value>) -> BTreeMap<&str, &Value> {
+    let mut found = BTreeMap::new();
+    for (name, value) in settings {
+        match value {
+            Value::Object(group) => found.extend(leaves(group)),
+            _ => {
+                found.insert(name.as_str(), value);
+            }
+        }
+    }
+    found
+}
+
+/// What `stage` depends on, given that the stages before it are complete in
+/// `manifest`.
+///
+/// # Errors
+///
+/// If an input cannot be read.
+pub fn inputs_of(
+    stage: Stage,
+    config: &Config,
+    manifest: &Manifest,
+    checksums: &mut Checksums,
+) -> Result<StageInputs, PipelineError> {
+    let Value::Object(settings) = settings_of(stage, config) else {
+        unreachable!("settings are written as an object")
+    };
+    let mut files = BTreeMap::new();
+    let mut outputs_of = |stage: Stage, wanted: &dyn Fn(&str) -> bool| {
+        let record = manifest.stages.get(&stage);
+        let outputs = record.into_iter().flat_map(|record| &record.outputs);
+        files.extend(outputs.filter(|(name, _)| wanted(name)).map(|(n, c)| (n.clone(), c.clone())));
+    };
+    let any = |_: &str| true;
+    let tables = |name: &str| name.ends_with(".parquet");
+    match stage {
+        Stage::Ingest => {}
+        Stage::Warmup => outputs_of(Stage::Ingest, &|name| name == "pool/pool.parquet"),
+        Stage::Gradients => {
+            outputs_of(Stage::Ingest, &tables);
+            outputs_of(Stage::Warmup, &any);
+        }
+        Stage::Index => {
+            outputs_of(Stage::Gradients, &|name| name.contains("/target/"));
+            outputs_of(Stage::Ingest, &|name| name == "pool/target.parquet");
+        }
+        Stage::Score => {
+            outputs_of(Stage::Gradients, &|name| name.contains("/pool/"));
+            outputs_of(Stage::Index, &any);
+            // The learning rates that weigh the checkpoints.
+            outputs_of(Stage::Warmup, &|name| name.ends_with("trainer_state.json"));
+        }
+        Stage::Select => {
+            outputs_of(Stage::Score, &any);
+            outputs_of(Stage::Ingest, &|name| name == "pool/pool.parquet");
+        }
+        Stage::Report => {
+            outputs_of(Stage::Select, &any);
+            outputs_of(Stage::Score, &any);
+        }
+    }
+    outside_inputs(stage, config, checksums, &mut files)?;
+    Ok(StageInputs { code_version: code_version(stage), settings, files })
+}
+
+/// A hash of what the gradients at one checkpoint are of: the model, that
+/// checkpoint's adapter and optimizer state, and the precision. The examples,
+/// the projection and the store have their own.
+pub fn gradient_fingerprint(inputs: &StageInputs, checkpoint: &str) -> String {
+    let in_checkpoint = |name: &str| name.split(['/', ' ']).any(|part| part == checkpoint);
+    let is_of = |name: &str| name.starts_with("model ") || in_checkpoint(name);
+    let files: Vec<_> = inputs
+        .files
+        .iter()
+        .filter(|(name, _)| is_of(name) && !name.ends_with("trainer_state.json"))
+        .collect();
+    let text = json!([inputs.code_version, inputs.settings.get("dtype"), files]).to_string();
+    blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
+}
+
+/// Raise a stage's number whenever its code changes what it writes.
+fn code_version(stage: Stage) -> u32 {
+    match stage {
+        Stage::Ingest
+        | Stage::Warmup
+        | Stage::Gradients
+        | Stage::Index
+        | Stage::Score
+        | Stage::Select
+        | Stage::Report => 1,
+    }
+}
+
+/// The settings that decide a stage's output.
+fn settings_of(stage: Stage, config: &Config) -> Value {
+    // Every field by name: a new setting does not compile until someone
+    // decides which stages it changes.
+    let Config {
+        model: _, // by its files' checksums
+        ingest,   // sources by their files' checksums
+        checkpoints,
+        warmup,
+        lora,
+        gradients,
+        projection,
+        store_dtype,
+        shard_rows,
+        aggregation,
+        budget,
+        schema,
+        compute,
+        seed,
+        raw: _,
+        origins: _,
+    } = config;
+    // Device, threads and batch size change when and where, not what, but for
+    // rounding.
+    let dtype = compute.dtype.on_this_cpu();
+    match stage {
+        Stage::Ingest => json!({
+            "columns": ingest.columns, "max-tokens": ingest.max_tokens, "max-rejects": ingest.max_rejects,
+        }),
+        Stage::Warmup if checkpoints.is_some() => json!({}),
+        Stage::Warmup => json!({ "warmup": warmup, "lora": lora, "dtype": dtype, "seed": seed }),
+        Stage::Gradients => json!({
+            "gradient": gradients, "projection": projection, "store-dtype": store_dtype,
+            "shard-rows": shard_rows, "dtype": dtype, "seed": seed,
+        }),
+        Stage::Index | Stage::Report => json!({}),
+        Stage::Score => json!({ "gradient": config.scoring_kind(), "aggregation": aggregation }),
+        Stage::Select => json!({ "budget": budget.to_string(), "schema": schema }),
+    }
+}
+
+/// Checksums of what a stage reads from outside the run directory.
+fn outside_inputs(
+    stage: Stage,
+    config: &Config,
+    checksums: &mut Checksums,
+    files: &mut BTreeMap<String, String>,
+) -> Result<(), PipelineError> {
+    match stage {
+        Stage::Ingest => {
+            for (split, sources) in
+                [("pool", &config.ingest.pool), ("target", &config.ingest.target)]
+            {
+                for source in sources {
+                    let found = source.checksums(|path| checksums.of(path))?;
+                    files.extend(
+                        found.into_iter().map(|(file, sum)| (format!("{split} {file}"), sum)),
+                    );
+                }
+            }
+            Ok(add_folder("model", &config.model, is_tokenizer_file, checksums, files)?)
+        }
+        Stage::Warmup | Stage::Gradients => {
+            add_folder("model", &config.model, is_weight_file, checksums, files)?;
+            Ok(add_own_checkpoints(config, checksums, files)?)
+        }
+        Stage::Score => Ok(add_own_checkpoints(config, checksums, files)?),
+        Stage::Index | Stage::Select | Stage::Report => Ok(()),
+    }
+}
+
+/// Adds checkpoints that the user brought.
+fn add_own_checkpoints(
+    config: &Config,
+    checksums: &mut Checksums,
+    files: &mut BTreeMap<String, String>,
+) -> io::Result<()> {
+    match &config.checkpoints {
+        Some(dir) => add_folder("checkpoint", dir, |_| true, checksums, files),
+        None => Ok(()),
+    }
+}
+
+fn is_tokenizer_file(name: &str) -> bool {
+    name.starts_with("tokenizer")
+        || name.starts_with("chat_template")
+        || name == "special_tokens_map.json"
+}
+
+fn is_weight_file(name: &str) -> bool {
+    name == "config.json"
+        || name.ends_with(".safetensors")
+        || name.ends_with(".safetensors.index.json")
+}
+
+/// Adds the wanted files of `dir` and its subfolders, named `LABEL PATH`.
+fn add_folder(
+    label: &str,
+    dir: &Path,
+    wanted: fn(&str) -> bool,
+    checksums: &mut Checksums,
+    files: &mut BTreeMap<String, String>,
+) -> io::Result<()> {
+    for entry in fs_err::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if path.is_dir() {
+            add_folder(&format!("{label} {name}"), &path, wanted, checksums, files)?;
+        } else if wanted(&name) {
+            files.insert(format!("{label} {name}"), checksums.of(&path)?);
+        }
+    }
+    Ok(())
+}

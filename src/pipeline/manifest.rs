@@ -1,0 +1,121 @@
+//! `manifest.json`: which stages of a run are complete, and from what.
+//!
+//! A stage is complete when its record stands here. The record is written last
+//! and removed first, so whatever a killed process leaves behind is never
+//! mistaken for a result.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use super::fingerprint::StageInputs;
+use super::lock;
+use crate::fs;
+use crate::run_dir::RunDir;
+use crate::stage::Stage;
+
+/// Version of the manifest's layout; another one is not read.
+const FORMAT: u32 = 1;
+
+/// The completed stages of a run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Manifest {
+    format: u32,
+    /// The program that wrote it last.
+    pub written_by: String,
+    /// A record for every complete stage.
+    pub stages: BTreeMap<Stage, StageRecord>,
+}
+
+/// What a completed stage was made from, and what it made.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct StageRecord {
+    /// Settings and inputs, in full, so that a difference can be named.
+    pub made_from: StageInputs,
+    /// Files it wrote, relative to the run directory, with their blake3 checksums.
+    pub outputs: BTreeMap<String, String>,
+    /// One line for people.
+    pub summary: String,
+    /// Wall-clock seconds.
+    pub seconds: f64,
+    /// When it was complete.
+    pub finished: jiff::Timestamp,
+}
+
+impl Default for Manifest {
+    fn default() -> Self {
+        let written_by = format!("less-select {}", env!("CARGO_PKG_VERSION"));
+        Self { format: FORMAT, written_by, stages: BTreeMap::new() }
+    }
+}
+
+impl Manifest {
+    /// The manifest of `run`; empty where there is none yet.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, or is not a manifest of this format.
+    pub fn read(run: &RunDir) -> io::Result<Self> {
+        let path = run.manifest();
+        let text = match fs_err::read_to_string(&path) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            text => text?,
+        };
+        let damaged = |why: String| {
+            let message =
+                format!("`{}` is not a manifest this version can read: {why}", path.display());
+            io::Error::new(io::ErrorKind::InvalidData, message)
+        };
+        let manifest: Self = serde_json::from_str(&text).map_err(|err| damaged(err.to_string()))?;
+        if manifest.format != FORMAT {
+            return Err(damaged(format!("format {} instead of {FORMAT}", manifest.format)));
+        }
+        Ok(manifest)
+    }
+
+    /// Adds a complete stage to the manifest on disk.
+    ///
+    /// # Errors
+    ///
+    /// If the manifest cannot be read or written.
+    pub fn complete(run: &RunDir, stage: Stage, record: StageRecord) -> io::Result<()> {
+        Self::update(run, |manifest| {
+            manifest.stages.insert(stage, record);
+        })
+    }
+
+    /// Takes a stage off the manifest on disk, before its files are touched.
+    ///
+    /// # Errors
+    ///
+    /// If the manifest cannot be read or written.
+    pub fn forget(run: &RunDir, stage: Stage) -> io::Result<()> {
+        if Self::read(run)?.stages.contains_key(&stage) {
+            Self::update(run, |manifest| {
+                manifest.stages.remove(&stage);
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Reads, changes and writes under a lock of its own: several shard
+    /// workers may finish at once.
+    fn update(run: &RunDir, change: impl FnOnce(&mut Self)) -> io::Result<()> {
+        let _held = lock::briefly(&run.manifest_lock())?;
+        let mut manifest = Self::read(run)?;
+        manifest.written_by = Self::default().written_by;
+        change(&mut manifest);
+        fs::write_json(&run.manifest(), &manifest)
+    }
+}
+
+impl StageRecord {
+    /// Whether every file is still there. Checksums are verified by whoever
+    /// reads the file.
+    pub fn outputs_exist(&self, run: &RunDir) -> bool {
+        self.outputs.keys().all(|file| run.root().join(file).is_file())
+    }
+}

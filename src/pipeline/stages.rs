@@ -1,0 +1,238 @@
+//! What each stage does, and which files it leaves.
+
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use super::fingerprint::StageInputs;
+use super::manifest::Manifest;
+use super::{PipelineError, Run, worker};
+use crate::checkpoint::Checkpoint;
+use crate::config::layers::to_map;
+use crate::gradient::shard_plan::Part;
+use crate::influence::index::TargetIndex;
+use crate::influence::score::{ScoreSettings, ScoredCheckpoint, score};
+use crate::influence::scores::ScoreTable;
+use crate::pool::ingest;
+use crate::pool::table::ExampleTable;
+use crate::progress::Event;
+use crate::report::{self, CheckpointFacts, RunFacts, StageCost, Summary};
+use crate::selection::export::{publish, subset_rows};
+use crate::selection::top;
+use crate::stage::Stage;
+use crate::store::Split;
+use crate::store::gradient_store::GradientStore;
+
+/// What a stage leaves behind.
+pub(super) struct Output {
+    /// Its files with their checksums.
+    pub(super) files: Vec<(PathBuf, String)>,
+    /// One line for people.
+    pub(super) summary: String,
+}
+
+/// Runs `stage`, whose record has been taken off the manifest.
+pub(super) fn run(
+    run: &Run<'_>,
+    stage: Stage,
+    inputs: &StageInputs,
+) -> Result<Output, PipelineError> {
+    match stage {
+        Stage::Ingest => ingest_tables(run),
+        Stage::Warmup => warm_up(run),
+        Stage::Gradients => gradients(run),
+        Stage::Index => index_target(run),
+        Stage::Score => score_pool(run),
+        Stage::Select => select_subset(run, inputs),
+        Stage::Report => write_report(run),
+    }
+}
+
+fn ingest_tables(run: &Run<'_>) -> Result<Output, PipelineError> {
+    let config = run.config;
+    let summary = ingest(&config.ingest, &config.model, &run.dir.tables(), run.observer)?;
+    let files = [run.dir.table(Split::Pool), run.dir.table(Split::Target), run.dir.rejects()];
+    Ok(Output { files: with_checksums(files)?, summary: summary.to_string() })
+}
+
+fn warm_up(run: &Run<'_>) -> Result<Output, PipelineError> {
+    if run.config.checkpoints.is_some() {
+        let checkpoints = run.checkpoints()?;
+        let summary = format!("{} checkpoints of your own", checkpoints.len());
+        return Ok(Output { files: Vec::new(), summary });
+    }
+    let answer =
+        worker::run(&["warmup", "--run", &run.dir.root().display().to_string()], run.observer)?;
+    let mut files = Vec::new();
+    for checkpoint in run.checkpoints()? {
+        files.extend(checkpoint.files()?);
+    }
+    Ok(Output { files: with_checksums(files)?, summary: said(&answer) })
+}
+
+fn gradients(run: &Run<'_>) -> Result<Output, PipelineError> {
+    gradient_shards(run, Part::WHOLE)?;
+    all_shards(run)
+}
+
+/// Computes the shards of `part` in a worker process; returns how many shards
+/// of the whole are still missing.
+pub(super) fn gradient_shards(run: &Run<'_>, part: Part) -> Result<u64, PipelineError> {
+    let dir = run.dir.root().display().to_string();
+    let answer =
+        worker::run(&["gradients", "--run", &dir, "--shard", &part.to_string()], run.observer)?;
+    Ok(answer["missing-shards"].as_u64().unwrap_or(u64::MAX))
+}
+
+/// The stage's output, if every shard of every store is committed.
+pub(super) fn all_shards(run: &Run<'_>) -> Result<Output, PipelineError> {
+    let (mut files, mut n_rows, mut n_flagged) = (Vec::new(), 0, 0);
+    for checkpoint in run.checkpoints()? {
+        for split in Split::ALL {
+            let store = GradientStore::open(&run.dir.store(checkpoint.label(), split))?;
+            n_rows += store.n_rows();
+            n_flagged += store.n_flagged();
+            files.extend(store.files());
+        }
+    }
+    let flagged = if n_flagged == 0 { String::new() } else { format!(", {n_flagged} flagged") };
+    Ok(Output { files, summary: format!("{n_rows} gradients stored{flagged}") })
+}
+
+fn index_target(run: &Run<'_>) -> Result<Output, PipelineError> {
+    let target = ExampleTable::open(&run.dir.table(Split::Target))?;
+    let (mut files, mut n_examples, mut n_subtasks) = (Vec::new(), 0, 0);
+    for checkpoint in run.checkpoints()? {
+        let store = GradientStore::open(&run.dir.store(checkpoint.label(), Split::Target))?;
+        let index = TargetIndex::build(&store, target.rows())?;
+        (n_examples, n_subtasks) = (index.rows.ids.len(), index.subtasks.len());
+        index.write(&run.dir.index())?;
+        files.extend(TargetIndex::files(&run.dir.index(), checkpoint.label()));
+    }
+    let summary = format!("{n_examples} target examples in {n_subtasks} subtasks");
+    Ok(Output { files: with_checksums(files)?, summary })
+}
+
+fn score_pool(run: &Run<'_>) -> Result<Output, PipelineError> {
+    let config = run.config;
+    let pool = ExampleTable::open(&run.dir.table(Split::Pool))?;
+    let checkpoints = run.checkpoints()?;
+    let mut sides = Vec::new();
+    for checkpoint in &checkpoints {
+        let store = GradientStore::open(&run.dir.store(checkpoint.label(), Split::Pool))?;
+        sides.push((store, TargetIndex::open(&run.dir.index(), checkpoint.label())?));
+    }
+    let scored: Vec<_> = checkpoints
+        .iter()
+        .zip(&sides)
+        .map(|(checkpoint, (pool, index))| ScoredCheckpoint {
+            pool,
+            index,
+            learning_rate: checkpoint.learning_rate(),
+        })
+        .collect();
+    let settings = ScoreSettings {
+        kind: config.scoring_kind(),
+        aggregation: config.aggregation,
+        threads: config.compute.threads,
+    };
+    let scores = score(&scored, pool.rows(), settings, run.observer)?;
+    scores.write(&run.dir.scores())?;
+    let n_ranked = scores.rows.iter().filter(|row| row.flag.is_none()).count();
+    let summary = format!("{n_ranked} examples scored on {} subtasks", scores.subtasks.len());
+    Ok(Output { files: with_checksums([run.dir.scores()])?, summary })
+}
+
+fn select_subset(run: &Run<'_>, inputs: &StageInputs) -> Result<Output, PipelineError> {
+    let scores = ScoreTable::read(&run.dir.scores())?;
+    let pool = ExampleTable::open(&run.dir.table(Split::Pool))?;
+    let selected = top(&scores, run.config.budget);
+    let rows = subset_rows(&scores, &selected, |positions| pool.records(positions))?;
+    let provenance = provenance(run, inputs)?;
+    let published = publish(run.dir.root(), &rows, run.config.schema, &provenance)?;
+    for message in published.notes {
+        run.observer.notify(Event::Warning { message });
+    }
+    let name = published.path.file_name().unwrap_or_default().display();
+    let summary = format!("{} rows, {} tokens in {name}", published.n_rows, published.n_tokens);
+    let files = [published.data_file.clone(), published.path.join("README.md")];
+    Ok(Output { files: with_checksums(files)?, summary })
+}
+
+/// What the subset was made from; no time, no host, so that equal runs give
+/// equal bytes.
+fn provenance(run: &Run<'_>, inputs: &StageInputs) -> Result<Value, PipelineError> {
+    let checkpoints = facts(&run.checkpoints()?);
+    Ok(json!({
+        "tool": format!("less-select {}", env!("CARGO_PKG_VERSION")),
+        "method": "LESS (Xia et al., ICML 2024)",
+        "settings": run.config.raw,
+        "checkpoints": checkpoints,
+        "fingerprint": inputs.fingerprint(),
+    }))
+}
+
+fn write_report(run: &Run<'_>) -> Result<Output, PipelineError> {
+    let scores = ScoreTable::read(&run.dir.scores())?;
+    let pool = ExampleTable::open(&run.dir.table(Split::Pool))?;
+    let selected = top(&scores, run.config.budget);
+    let facts = run_facts(run)?;
+    let summary = Summary::new(&scores, &selected, facts, |positions| pool.records(positions))?;
+    report::write(&summary, &run.dir.report_json(), &run.dir.report_html())?;
+    let text = report::text(&summary);
+    crate::fs::write_atomic::<std::io::Error>(&run.dir.summary(), |out| {
+        out.write_all(text.as_bytes())
+    })?;
+    let files = [run.dir.report_json(), run.dir.report_html(), run.dir.summary()];
+    let summary = format!("{}", run.dir.report_html().display());
+    Ok(Output { files: with_checksums(files)?, summary })
+}
+
+fn run_facts(run: &Run<'_>) -> Result<RunFacts, PipelineError> {
+    let subset = run.dir.latest_subset()?;
+    let provenance: Value = serde_json::from_slice(&fs_err::read(subset.join("less-select.json"))?)
+        .map_err(std::io::Error::from)?;
+    let notes = provenance["notes"].as_array().into_iter().flatten();
+    let stages = Manifest::read(run.dir)?.stages.into_iter();
+    Ok(RunFacts {
+        name: run.dir.root().file_name().unwrap_or_default().to_string_lossy().into_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        budget: run.config.budget,
+        subset,
+        n_rejected: fs_err::read_to_string(run.dir.rejects())?.lines().count() as u64,
+        settings: to_map(&run.config.raw),
+        checkpoints: facts(&run.checkpoints()?),
+        stages: stages
+            .map(|(stage, record)| StageCost {
+                stage,
+                seconds: record.seconds,
+                summary: record.summary,
+            })
+            .collect(),
+        notes: notes.filter_map(|note| note.as_str().map(str::to_owned)).collect(),
+    })
+}
+
+/// The checkpoints and their shares of the score.
+fn facts(checkpoints: &[Checkpoint]) -> Vec<CheckpointFacts> {
+    let sum: f64 = checkpoints.iter().map(Checkpoint::learning_rate).sum();
+    let facts = |checkpoint: &Checkpoint| CheckpointFacts {
+        name: checkpoint.label().to_owned(),
+        step: checkpoint.step(),
+        learning_rate: checkpoint.learning_rate(),
+        weight: checkpoint.learning_rate() / sum,
+        loss: checkpoint.loss(),
+    };
+    checkpoints.iter().map(facts).collect()
+}
+
+fn with_checksums(
+    paths: impl IntoIterator<Item = PathBuf>,
+) -> Result<Vec<(PathBuf, String)>, PipelineError> {
+    let checksum = |path: PathBuf| crate::fs::checksum(&path).map(|checksum| (path, checksum));
+    Ok(paths.into_iter().map(checksum).collect::<Result<_, _>>()?)
+}
+
+fn said(answer: &Value) -> String {
+    answer["summary"].as_str().unwrap_or("done").to_owned()
+}

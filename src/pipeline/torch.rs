@@ -1,0 +1,194 @@
+//! What the worker process does with a run: the stages that need the model.
+
+use serde_json::{Value, json};
+
+use super::checksums::Checksums;
+use super::fingerprint::{gradient_fingerprint, inputs_of};
+use super::manifest::Manifest;
+use super::{PipelineError, checkpoints_dir};
+use crate::checkpoint::{Checkpoint, CheckpointError, checkpoints_in};
+use crate::compute::Dtype;
+use crate::config::Config;
+use crate::gradient::collect::{CollectError, CollectSettings, collect};
+use crate::gradient::direction::{GradientKind, Moments};
+use crate::gradient::independence::independence;
+use crate::gradient::measure::Measure;
+use crate::gradient::shard_plan::Part;
+use crate::model::{LoraDecoder, ModelError};
+use crate::pool::PoolError;
+use crate::pool::table::ExampleTable;
+use crate::progress::Observer;
+use crate::projection::{Projection, ProjectionError};
+use crate::run_dir::RunDir;
+use crate::stage::Stage;
+use crate::store::Split;
+use crate::warmup::{self, WarmupError};
+
+/// Why a stage that needs the model failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TorchError {
+    /// The model cannot be loaded.
+    #[error("the model cannot be used")]
+    Model(#[from] ModelError),
+    /// The warm-up failed.
+    #[error("the warm-up failed")]
+    Warmup(#[from] WarmupError),
+    /// A checkpoint cannot be read.
+    #[error("the checkpoints cannot be used")]
+    Checkpoint(#[from] CheckpointError),
+    /// Gradients could not be computed or stored.
+    #[error("the gradients could not be collected")]
+    Collect(#[source] Box<CollectError<ModelError>>),
+    /// The examples cannot be read.
+    #[error("the examples cannot be read")]
+    Pool(#[from] PoolError),
+    /// The projection does not exist.
+    #[error("the gradients cannot be projected")]
+    Projection(#[from] ProjectionError),
+    /// The run is not as it should be.
+    #[error(transparent)]
+    Run(#[from] PipelineError),
+    /// A file of the run could not be read or written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+impl From<CollectError<ModelError>> for TorchError {
+    fn from(err: CollectError<ModelError>) -> Self {
+        Self::Collect(Box::new(err))
+    }
+}
+
+/// Trains the warm-up of `run`; an epoch's checkpoint is there when it is whole.
+///
+/// # Errors
+///
+/// See [`TorchError`].
+pub fn warmup(config: &Config, run: &RunDir, observer: &dyn Observer) -> Result<Value, TorchError> {
+    let pool = ExampleTable::open(&run.table(Split::Pool))?;
+    let mut model = LoraDecoder::load(&config.model, &config.lora, &config.compute)?;
+    let summary = warmup::train(
+        &mut model,
+        &pool,
+        &config.warmup,
+        config.compute.batch_tokens,
+        config.seed,
+        &run.checkpoints(),
+        observer,
+    )?;
+    Ok(json!({ "summary": summary.to_string() }))
+}
+
+/// Collects this part's gradient shards of `run`, pool and target, at every
+/// checkpoint.
+///
+/// # Errors
+///
+/// See [`TorchError`].
+pub fn gradients(
+    config: &Config,
+    run: &RunDir,
+    part: Part,
+    observer: &dyn Observer,
+) -> Result<Value, TorchError> {
+    let manifest = Manifest::read(run)?;
+    let mut checksums = Checksums::open(run.checksums());
+    let inputs = inputs_of(Stage::Gradients, config, &manifest, &mut checksums)?;
+    let checkpoints = checkpoints_in(&checkpoints_dir(config, run))?;
+    let mut collector = Collector::new(config, run, part, observer, &checkpoints)?;
+    let mut n_missing = 0;
+    for checkpoint in &checkpoints {
+        let gradient = gradient_fingerprint(&inputs, checkpoint.label());
+        n_missing += collector.collect(checkpoint, &gradient)?;
+    }
+    Ok(json!({ "missing-shards": n_missing }))
+}
+
+/// Compares gradients of examples alone and in a batch, on the real model.
+///
+/// # Errors
+///
+/// If the model cannot be loaded or fails.
+pub fn check_batches(config: &Config) -> Result<Value, TorchError> {
+    let mut model = LoraDecoder::load(&config.model, &config.lora, &config.compute)?;
+    model.set_adapter(&warmup::initial_adapter(model.layout(), config.seed));
+    let vocab_size = model.config().vocab_size;
+    let found = independence(&mut model, vocab_size)?;
+    let tolerance = match config.compute.dtype.on_this_cpu() {
+        // Half a unit in the last place of 8 bits, over some hundred products.
+        Dtype::Bf16 => 5e-2,
+        Dtype::F32 | Dtype::Auto => 1e-4,
+    };
+    Ok(json!({
+        "rows": found.n_rows,
+        "largest-relative-error": found.largest_relative_error,
+        "tolerance": tolerance,
+    }))
+}
+
+/// The model and the tables, loaded once for all checkpoints.
+struct Collector<'a> {
+    config: &'a Config,
+    run: &'a RunDir,
+    part: Part,
+    observer: &'a dyn Observer,
+    model: LoraDecoder,
+    tables: [(Split, ExampleTable); 2],
+}
+
+impl<'a> Collector<'a> {
+    fn new(
+        config: &'a Config,
+        run: &'a RunDir,
+        part: Part,
+        observer: &'a dyn Observer,
+        checkpoints: &[Checkpoint],
+    ) -> Result<Self, TorchError> {
+        // The adapter's own shape, which is not ours if it was trained elsewhere.
+        let lora = checkpoints.first().map_or(&config.lora, Checkpoint::lora);
+        let model = LoraDecoder::load(&config.model, lora, &config.compute)?;
+        let table = |split| ExampleTable::open(&run.table(split)).map(|table| (split, table));
+        // The target first: it is small, and what is wrong with it is wrong early.
+        let tables = [table(Split::Target)?, table(Split::Pool)?];
+        Ok(Self { config, run, part, observer, model, tables })
+    }
+
+    /// Collects both tables; returns how many shards other workers still owe.
+    fn collect(&mut self, checkpoint: &Checkpoint, gradient: &str) -> Result<usize, TorchError> {
+        let mut n_missing = 0;
+        let config = self.config;
+        let layout = self.model.layout().clone();
+        self.model.set_adapter(&checkpoint.adapter(&layout)?);
+        let moments = self.moments(checkpoint)?;
+        let projection =
+            Projection::new(config.projection, config.seed, checkpoint.label(), &layout)?;
+        for (split, table) in &self.tables {
+            let kinds = match split {
+                Split::Pool => config.gradients.as_slice(),
+                Split::Target => &[GradientKind::Sgd],
+            };
+            let settings = CollectSettings {
+                checkpoint: checkpoint.label().to_owned(),
+                split: *split,
+                gradient: gradient.to_owned(),
+                dtype: config.store_dtype,
+                shard_rows: config.shard_rows,
+                batch_tokens: config.compute.batch_tokens,
+                threads: config.compute.threads,
+                part: self.part,
+            };
+            let measure = Measure { kinds, moments: moments.as_ref(), projection: &projection };
+            let dir = self.run.store(checkpoint.label(), *split);
+            let collected =
+                collect(&mut self.model, table, measure, &dir, &settings, self.observer)?;
+            n_missing += collected.n_missing_shards;
+        }
+        Ok(n_missing)
+    }
+
+    fn moments(&self, checkpoint: &Checkpoint) -> Result<Option<Moments>, TorchError> {
+        let needed = self.config.gradients.iter().any(|kind| kind.needs_moments());
+        Ok(needed.then(|| checkpoint.moments(self.model.layout())).transpose()?)
+    }
+}

@@ -1,0 +1,168 @@
+//! The stages that need the model, in a process of their own.
+//!
+//! `less-select-torch` is given a run directory, reads the settings there, and
+//! speaks JSON lines on its standard output. When the parent closes the
+//! worker's standard input, or dies, the worker stops at the next safe point.
+
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::progress::{Event, Observer};
+
+/// One line of a worker's standard output.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Line {
+    /// Something that happened.
+    Event(Event),
+    /// The worker's last word when it did what it was asked.
+    Answer(serde_json::Value),
+    /// The worker's last word when it could not.
+    Failure(Failure),
+}
+
+/// An error that crossed the process boundary, with its causes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// The exit code it stands for.
+    pub exit_code: u8,
+    /// What went wrong.
+    pub message: String,
+    /// Why.
+    #[source]
+    pub cause: Option<Box<Failure>>,
+}
+
+impl Failure {
+    /// `err` and its causes, as text.
+    pub fn new(exit_code: u8, err: &dyn std::error::Error) -> Self {
+        let cause = err.source().map(|cause| Box::new(Self::new(exit_code, cause)));
+        Self { exit_code, message: err.to_string(), cause }
+    }
+}
+
+/// Why a worker gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum WorkerError {
+    /// The program is not there.
+    #[error("`{}` is missing: it is installed beside `less-select` (cargo feature `torch`)", path.display())]
+    Missing {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// It could not be started or listened to.
+    #[error("the worker process could not be run")]
+    Io(#[from] std::io::Error),
+    /// It said why it failed.
+    #[error(transparent)]
+    Failed(Failure),
+    /// It ended without a word: killed, out of memory, or a fault in libtorch.
+    #[error("the worker process died ({status}){}", last_words(stderr))]
+    Died {
+        /// How it ended.
+        status: ExitStatus,
+        /// The end of what it wrote to standard error.
+        stderr: String,
+    },
+    /// It was told to stop.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+fn last_words(stderr: &str) -> String {
+    if stderr.trim().is_empty() {
+        return String::new();
+    }
+    format!("; its last words:\n{}", stderr.trim())
+}
+
+/// Runs `less-select-torch` with `args`, passing its events on to `observer`,
+/// and returns its answer.
+///
+/// # Errors
+///
+/// See [`WorkerError`].
+///
+/// # Panics
+///
+/// Never: the child's streams are pipes, as they were asked to be.
+pub fn run(args: &[&str], observer: &dyn Observer) -> Result<serde_json::Value, WorkerError> {
+    let path = program()?;
+    let mut child = Command::new(&path)
+        .arg("--attached")
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    let finished = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let stderr = child.stderr.take().expect("it is piped");
+        let stderr = scope.spawn(move || tail_of(stderr));
+        let leash = child.stdin.take().expect("it is piped");
+        scope.spawn(|| hold_until_interrupted(leash, observer, &finished));
+        let last = listen(&mut child, observer);
+        let status = child.wait();
+        finished.store(true, Ordering::Relaxed);
+        let stderr = stderr.join().unwrap_or_default();
+        match (last?, status?) {
+            (Some(Line::Answer(answer)), status) if status.success() => Ok(answer),
+            (Some(Line::Failure(failure)), _) => Err(WorkerError::Failed(failure)),
+            _ if observer.is_interrupted() => Err(WorkerError::Interrupted),
+            (_, status) => Err(WorkerError::Died { status, stderr }),
+        }
+    })
+}
+
+/// `less-select-torch`, in the folder of the running program.
+fn program() -> Result<PathBuf, WorkerError> {
+    let beside = std::env::current_exe()?.with_file_name("less-select-torch");
+    // A test binary stands in `deps/`, one folder below the programs.
+    let above = beside.parent().and_then(Path::parent).map(|dir| dir.join("less-select-torch"));
+    let found = [Some(beside.clone()), above].into_iter().flatten().find(|path| path.is_file());
+    found.ok_or(WorkerError::Missing { path: beside })
+}
+
+/// Passes events on; returns the last line that was none.
+fn listen(child: &mut Child, observer: &dyn Observer) -> std::io::Result<Option<Line>> {
+    let mut last = None;
+    for line in BufReader::new(child.stdout.take().expect("it is piped")).lines() {
+        match serde_json::from_str(&line?) {
+            Ok(Line::Event(event)) => observer.notify(event),
+            Ok(word) => last = Some(word),
+            // Anything else on its standard output is a library's chatter.
+            Err(_) => {}
+        }
+    }
+    Ok(last)
+}
+
+/// Keeps the worker's standard input open until it should stop.
+fn hold_until_interrupted(
+    leash: std::process::ChildStdin,
+    observer: &dyn Observer,
+    finished: &AtomicBool,
+) {
+    while !finished.load(Ordering::Relaxed) && !observer.is_interrupted() {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(leash);
+}
+
+/// The last two kilobytes of a stream.
+fn tail_of(mut stream: impl Read) -> String {
+    const KEPT: usize = 2048;
+    let (mut tail, mut chunk) = (Vec::new(), [0; 4096]);
+    while let Ok(n @ 1..) = stream.read(&mut chunk) {
+        tail.extend_from_slice(&chunk[..n]);
+        let surplus = tail.len().saturating_sub(KEPT);
+        tail.drain(..surplus);
+    }
+    String::from_utf8_lossy(&tail).into_owned()
+}

@@ -1,0 +1,129 @@
+//! Counting the rows of one side, and telling which are new.
+
+use std::collections::{BTreeMap, HashSet};
+
+use super::error::Side;
+use super::reject::{Reject, RejectKind, RejectReason};
+use super::summary::{IngestSummary, SourceSummary};
+use super::table::Entry;
+use super::{ExampleId, PoolError};
+
+/// Rejects that an error message shows.
+const N_SHOWN: usize = 5;
+
+/// Counts by source, the rows left out, and the content seen so far.
+#[derive(Debug)]
+pub(super) struct Tally {
+    side: Side,
+    sources: Vec<SourceSummary>,
+    positions: BTreeMap<String, usize>,
+    current: usize,
+    seen: HashSet<Place>,
+    rejects: Vec<Reject>,
+}
+
+/// Where a content may stand once: in a pool anywhere, in a target once in
+/// every subtask of every source.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Place {
+    id: ExampleId,
+    subtask: Option<(usize, String)>,
+}
+
+impl Tally {
+    pub(super) fn new(side: Side) -> Self {
+        Self {
+            side,
+            sources: Vec::new(),
+            positions: BTreeMap::new(),
+            current: 0,
+            seen: HashSet::new(),
+            rejects: Vec::new(),
+        }
+    }
+
+    pub(super) fn side(&self) -> Side {
+        self.side
+    }
+
+    /// The rows left out, in reading order.
+    pub(super) fn rejects(&self) -> &[Reject] {
+        &self.rejects
+    }
+
+    /// Counts what follows for the source `name`.
+    pub(super) fn begin(&mut self, name: &str) {
+        self.current = *self.positions.entry(name.to_owned()).or_insert_with(|| {
+            self.sources.push(SourceSummary { name: name.to_owned(), ..SourceSummary::default() });
+            self.sources.len() - 1
+        });
+    }
+
+    /// Counts a row; whether its content is new.
+    pub(super) fn keeps(&mut self, entry: &Entry) -> bool {
+        let Entry { subtask, example, truncated, .. } = entry;
+        let subtask_here = subtask.clone().map(|subtask| (self.current, subtask));
+        let summary = &mut self.sources[self.current];
+        summary.n_read += 1;
+        if !self.seen.insert(Place { id: example.id, subtask: subtask_here }) {
+            summary.n_duplicates += 1;
+            return false;
+        }
+        summary.n_kept += 1;
+        summary.n_truncated += u64::from(*truncated);
+        summary.n_tokens += example.token_ids.len() as u64;
+        summary.n_supervised += example.n_supervised() as u64;
+        if let Some(subtask) = subtask {
+            *summary.subtasks.entry(subtask.clone()).or_default() += 1;
+        }
+        true
+    }
+
+    /// Counts and lists a row that is left out.
+    pub(super) fn reject(&mut self, file: &str, line: u64, reason: &RejectReason) {
+        let kind = reason.kind();
+        let summary = &mut self.sources[self.current];
+        summary.n_read += 1;
+        match kind {
+            RejectKind::Malformed => summary.n_malformed += 1,
+            RejectKind::TooLong => summary.n_too_long += 1,
+        }
+        let (file, reason) = (file.to_owned(), reason.to_string());
+        self.rejects.push(Reject { side: self.side, file, line, kind, reason });
+    }
+
+    /// Whether enough is left, with at most the share `max_rejects` malformed.
+    pub(super) fn check(&self, max_rejects: f64) -> Result<(), PoolError> {
+        let side = self.side;
+        let SourceSummary { n_read, n_kept, n_malformed, n_too_long, .. } =
+            SourceSummary::total(&self.sources);
+        if n_malformed as f64 > max_rejects * n_read as f64 {
+            let is_malformed = |reject: &&Reject| reject.kind == RejectKind::Malformed;
+            let first = self.rejects.iter().filter(is_malformed).take(N_SHOWN).cloned().collect();
+            let max_share = max_rejects;
+            return Err(PoolError::TooManyRejects { side, n_malformed, n_read, max_share, first });
+        }
+        if n_kept == 0 {
+            return Err(PoolError::Empty { side, n_read, n_malformed, n_too_long });
+        }
+        Ok(())
+    }
+
+    /// A sentence for every source that gave nothing.
+    pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
+        let gave_nothing = |source: &&SourceSummary| source.n_kept + source.n_duplicates == 0;
+        self.sources.iter().filter(gave_nothing).map(|source| {
+            format!("{} `{}` gave no row of {} read", self.side, source.name, source.n_read)
+        })
+    }
+}
+
+impl IngestSummary {
+    /// The counts of both sides.
+    pub(super) fn of(pool: Tally, target: Tally) -> Self {
+        let target_ids: HashSet<ExampleId> = target.seen.iter().map(|place| place.id).collect();
+        let n_in_target =
+            pool.seen.iter().filter(|place| target_ids.contains(&place.id)).count() as u64;
+        Self { pool: pool.sources, target: target.sources, n_in_target }
+    }
+}

@@ -1,0 +1,104 @@
+//! The end of a run in a terminal.
+
+use std::fmt::Write as _;
+
+use unicode_width::UnicodeWidthStr;
+
+use super::numbers::{count, lift, percent, score};
+use super::quote::{fit, one_line};
+use super::{Quote, SourceShare, Summary};
+
+/// Columns of a name in a table at most.
+const NAME_WIDTH: usize = 24;
+
+/// Columns of a line of a quoted row at most.
+const QUOTE_WIDTH: usize = 70;
+
+/// Sources in the table at most.
+const N_SOURCES: usize = 12;
+
+/// Where the subset is, how it was composed, its best rows and what to look
+/// twice at. Plain text, at most about a hundred columns wide, ending in a
+/// newline.
+pub fn text(summary: &Summary) -> String {
+    let mut text = String::new();
+    headline(&mut text, summary);
+    sources(&mut text, &summary.sources);
+    best(&mut text, &summary.best);
+    if !summary.warnings.is_empty() {
+        text.push_str("\nLook twice\n");
+        for warning in &summary.warnings {
+            let _ = writeln!(text, "  ! {}", one_line(warning, 400));
+        }
+    }
+    text
+}
+
+fn headline(text: &mut String, summary: &Summary) {
+    let size = &summary.size;
+    let path = one_line(&summary.run.subset.display().to_string(), 400);
+    let _ = writeln!(text, "Subset  {path}");
+    let _ = writeln!(
+        text,
+        "        {} of {} examples ({}), {} tokens",
+        count(size.n_selected),
+        count(size.n_pool),
+        percent(size.selected_share),
+        count(size.n_selected_tokens)
+    );
+}
+
+fn sources(text: &mut String, sources: &[SourceShare]) {
+    let mut rows =
+        vec![["Source", "pool", "share", "selected", "share", "lift"].map(str::to_owned)];
+    rows.extend(sources.iter().take(N_SOURCES).map(|source| {
+        [
+            fit(&source.source, NAME_WIDTH),
+            count(source.n_pool),
+            percent(source.pool_share),
+            count(source.n_selected),
+            percent(source.subset_share),
+            lift(Some(source.lift)),
+        ]
+    }));
+    text.push('\n');
+    table(text, &rows);
+    if let Some(n_more @ 1..) = sources.len().checked_sub(N_SOURCES) {
+        let _ = writeln!(text, "and {n_more} more");
+    }
+}
+
+/// The first column to the left, the others to the right.
+fn table<const N: usize>(text: &mut String, rows: &[[String; N]]) {
+    let width = |column: usize| rows.iter().map(|row| row[column].width()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    for row in rows {
+        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
+            let pad = " ".repeat(width - cell.width());
+            let _ = match column {
+                0 => write!(text, "{cell}{pad}"),
+                _ => write!(text, "  {pad}{cell}"),
+            };
+        }
+        text.push('\n');
+    }
+}
+
+fn best(text: &mut String, quotes: &[Quote]) {
+    let n_name = quotes.iter().map(|quote| fit(&quote.source, NAME_WIDTH).width()).max();
+    let n_name = n_name.unwrap_or(0).max("Source".len());
+    let _ = writeln!(text, "\nRank    Score  {:n_name$}  Example", "Source");
+    for quote in quotes {
+        let source = fit(&quote.source, NAME_WIDTH);
+        let pad = " ".repeat(n_name - source.width());
+        let prompt = fit(&quote.prompt, QUOTE_WIDTH);
+        let _ = writeln!(
+            text,
+            "{:4}  {:>7}  {source}{pad}  {prompt}",
+            quote.rank,
+            score(f64::from(quote.score))
+        );
+        let indent = 4 + 2 + 7 + 2 + n_name + 2;
+        let _ = writeln!(text, "{:indent$}→ {}", "", fit(&quote.answer, QUOTE_WIDTH - 2));
+    }
+}

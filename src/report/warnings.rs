@@ -1,0 +1,46 @@
+//! What in the numbers should make a user look twice.
+
+use super::numbers::{count, signed};
+use super::{Correlations, Flagged, Lengths, PoolAndSubset};
+
+/// A correlation of this size and more is worth a warning.
+const STRONG: f64 = 0.5;
+
+/// Selected answers shorter than this share of the pool's are worth a warning.
+const SHORT: f64 = 0.5;
+
+/// One sentence for each, without a final period, after the run's own `notes`.
+pub(super) fn warnings(
+    notes: &[String],
+    lengths: &PoolAndSubset<Lengths>,
+    correlations: &PoolAndSubset<Correlations>,
+    flagged: &[Flagged],
+) -> Vec<String> {
+    let mut warnings = notes.to_vec();
+    let (pool, subset) = (lengths.pool.mean_supervised, lengths.subset.mean_supervised);
+    if subset < SHORT * pool {
+        warnings.push(format!(
+            "selected answers have {subset:.0} supervised tokens on average, the pool's {pool:.0}: \
+             the selection may prefer short answers"
+        ));
+    }
+    let Correlations { n_supervised, n_tokens, norm, loss: _ } = correlations.pool;
+    for (what, value) in
+        [("answer length", n_supervised), ("total length", n_tokens), ("gradient norm", norm)]
+    {
+        if value.is_some_and(|value| value.abs() >= STRONG) {
+            let value = signed(value);
+            warnings
+                .push(format!("the score follows {what} (rank correlation {value} over the pool)"));
+        }
+    }
+    if !flagged.is_empty() {
+        let n_rows: u64 = flagged.iter().map(|flagged| flagged.n_rows).sum();
+        let reasons: Vec<String> = (flagged.iter())
+            .map(|flagged| format!("{} ({})", flagged.reason, count(flagged.n_rows)))
+            .collect();
+        let what = if n_rows == 1 { "example has" } else { "examples have" };
+        warnings.push(format!("{} {what} no rank: {}", count(n_rows), reasons.join(", ")));
+    }
+    warnings
+}

@@ -1,0 +1,128 @@
+//! Every path of a run.
+
+use std::path::{Path, PathBuf};
+
+use crate::store::Split;
+
+/// A run directory. Nothing outside this type joins paths inside a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunDir {
+    root: PathBuf,
+}
+
+impl RunDir {
+    /// The run at `root`, which need not exist yet.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// The directory itself.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The settings of the run.
+    pub fn config(&self) -> PathBuf {
+        self.root.join("config.toml")
+    }
+
+    /// Which stages are complete, and from what.
+    pub fn manifest(&self) -> PathBuf {
+        self.root.join("manifest.json")
+    }
+
+    /// Everything that happened, one JSON object a line.
+    pub fn events(&self) -> PathBuf {
+        self.root.join("events.jsonl")
+    }
+
+    /// Held by whoever works on the run.
+    pub fn lock(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    /// Held while the manifest is changed.
+    pub fn manifest_lock(&self) -> PathBuf {
+        self.root.join("manifest.lock")
+    }
+
+    /// Checksums of inputs that have not changed since they were computed.
+    pub fn checksums(&self) -> PathBuf {
+        self.root.join("checksums.json")
+    }
+
+    /// The path of `file` relative to the run, with forward slashes: its name in
+    /// the manifest.
+    pub fn relative(&self, file: &Path) -> String {
+        file.strip_prefix(&self.root).unwrap_or(file).display().to_string()
+    }
+
+    /// Output folder of the ingest stage.
+    pub fn tables(&self) -> PathBuf {
+        self.root.join("pool")
+    }
+
+    /// The canonical table of a split.
+    pub fn table(&self, split: Split) -> PathBuf {
+        self.tables().join(format!("{}.parquet", split.name()))
+    }
+
+    /// Rows that could not be read, and why.
+    pub fn rejects(&self) -> PathBuf {
+        self.tables().join("rejects.jsonl")
+    }
+
+    /// Checkpoints of the warm-up.
+    pub fn checkpoints(&self) -> PathBuf {
+        self.root.join("checkpoints")
+    }
+
+    /// All gradient stores.
+    pub fn gradients(&self) -> PathBuf {
+        self.root.join("gradients")
+    }
+
+    /// The gradient store of one checkpoint and split.
+    pub fn store(&self, checkpoint: &str, split: Split) -> PathBuf {
+        self.gradients().join(checkpoint).join(split.name())
+    }
+
+    /// Output folder of the index stage.
+    pub fn index(&self) -> PathBuf {
+        self.root.join("index")
+    }
+
+    /// Influence scores of the pool.
+    pub fn scores(&self) -> PathBuf {
+        self.root.join("scores.parquet")
+    }
+
+    /// The file that names the newest subset folder.
+    pub fn latest(&self) -> PathBuf {
+        self.root.join("latest")
+    }
+
+    /// The newest subset folder.
+    ///
+    /// # Errors
+    ///
+    /// If there is none yet.
+    pub fn latest_subset(&self) -> std::io::Result<PathBuf> {
+        Ok(self.root.join(fs_err::read_to_string(self.latest())?.trim()))
+    }
+
+    /// The end of the run as it was told.
+    pub fn summary(&self) -> PathBuf {
+        self.root.join("summary.txt")
+    }
+
+    /// The page for people.
+    pub fn report_html(&self) -> PathBuf {
+        self.root.join("report.html")
+    }
+
+    /// The same for programs.
+    pub fn report_json(&self) -> PathBuf {
+        self.root.join("report.json")
+    }
+}

@@ -1,0 +1,120 @@
+//! The invariants of ARCHITECTURE.md that can be read off the source.
+
+use std::path::{Path, PathBuf};
+
+/// The code map, top to bottom: a module may use those below it.
+const CODE_MAP: [&str; 20] = [
+    "cli",
+    "pipeline",
+    "config",
+    "report",
+    "selection",
+    "influence",
+    "warmup",
+    "gradient",
+    "model",
+    "pool",
+    "checkpoint",
+    "projection",
+    "run_dir",
+    "store",
+    "tensor_file",
+    "progress",
+    "stage",
+    "compute",
+    "seed",
+    "fs",
+];
+
+/// The words in which gradients and examples are spoken of; every module may
+/// use them.
+const VOCABULARY: [&str; 3] = ["gradient::direction", "gradient::layout", "pool::ExampleId"];
+
+fn sources() -> Vec<(PathBuf, String)> {
+    fn walk(dir: &Path, found: &mut Vec<(PathBuf, String)>) {
+        let mut entries: Vec<_> =
+            fs_err::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
+        entries.sort();
+        for path in entries {
+            if path.is_dir() {
+                walk(&path, found);
+            } else if path.extension().is_some_and(|ext| ext == "rs") {
+                let text = fs_err::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = Vec::new();
+    walk(&root, &mut found);
+    found
+        .into_iter()
+        .map(|(path, text)| (path.strip_prefix(&root).unwrap().to_owned(), text))
+        .collect()
+}
+
+fn code_lines(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().map(str::trim).filter(|line| !line.starts_with("//"))
+}
+
+fn module_of(path: &Path) -> String {
+    path.components()
+        .next()
+        .unwrap()
+        .as_os_str()
+        .to_string_lossy()
+        .trim_end_matches(".rs")
+        .to_owned()
+}
+
+/// Whether `line` has `word` and not as the end of a longer one.
+fn has_word(line: &str, word: &str) -> bool {
+    line.match_indices(word)
+        .any(|(at, _)| !line[..at].ends_with(|c: char| c.is_alphanumeric() || c == '_'))
+}
+
+#[track_caller]
+fn appears_only_under(words: &[&str], allowed: &[&str]) {
+    for (path, text) in sources() {
+        if allowed.contains(&module_of(&path).as_str()) {
+            continue;
+        }
+        for line in code_lines(&text) {
+            let word = words.iter().find(|word| has_word(line, word));
+            assert!(word.is_none(), "{} has `{}`: {line}", path.display(), word.unwrap());
+        }
+    }
+}
+
+#[test]
+fn libtorch_is_known_only_to_the_model_the_warmup_and_the_gradients() {
+    appears_only_under(&["tch::", "tch;"], &["model", "warmup", "gradient"]);
+}
+
+#[test]
+fn only_the_command_line_prints_or_exits() {
+    appears_only_under(&["println!", "print!(", "process::exit", "stdout()"], &["cli"]);
+}
+
+#[test]
+fn modules_use_only_what_stands_below_them() {
+    let place = |module: &str| CODE_MAP.iter().position(|name| *name == module);
+    for (path, text) in sources() {
+        let own = module_of(&path);
+        if ["lib", "main", "bin"].contains(&own.as_str()) {
+            continue;
+        }
+        let own_place = place(&own).unwrap_or_else(|| panic!("`{own}` is not in the code map"));
+        let uses = text.split("mod tests").next().unwrap();
+        for line in code_lines(uses).filter(|line| line.contains("crate::")) {
+            if VOCABULARY.iter().any(|word| line.contains(word)) {
+                continue;
+            }
+            let used = line.split("crate::").nth(1).unwrap();
+            let used: String =
+                used.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
+            let Some(used_place) = place(&used) else { continue };
+            assert!(used_place >= own_place, "{}: `{own}` reaches up: {line}", path.display());
+        }
+    }
+}

@@ -1,0 +1,560 @@
+//! Index and scores: the slow LESS, whatever the shards, threads and order.
+
+use std::path::Path;
+
+use less_select::gradient::direction::GradientKind;
+use less_select::gradient::layout::ParamLayout;
+use less_select::gradient::linear::{LinearError, LinearModel};
+use less_select::gradient::{ExampleLoss, PerExampleGradients};
+use less_select::influence::index::{Subtask, TargetIndex};
+use less_select::influence::score::{ScoreSettings, ScoredCheckpoint, score};
+use less_select::influence::scores::{ScoreRow, ScoreTable};
+use less_select::influence::{Aggregation, InfluenceError};
+use less_select::pool::{Example, ExampleId};
+use less_select::progress::{Event, Observer, Silent};
+use less_select::projection::ProjectionKind;
+use less_select::store::gradient_store::GradientStore;
+use less_select::store::{Split, StoreDtype};
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use crate::slow_less;
+use crate::toy::{self, Setup, Table};
+
+const AGGREGATIONS: [Aggregation; 2] = [Aggregation::MeanOfCosines, Aggregation::CosineOfMean];
+const LEARNING_RATES: [f64; 2] = [2e-5, 5e-6];
+
+/// The stores and indices of a pool and a target at a few checkpoints.
+struct World {
+    pools: Vec<GradientStore>,
+    indices: Vec<TargetIndex>,
+    _dir: TempDir,
+}
+
+impl World {
+    fn new(setup: &Setup, pool: &Table, target: &Table, n_checkpoints: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let targets = Setup { kinds: vec![GradientKind::Sgd], ..setup.clone() };
+        let (pools, indices) = (1..=n_checkpoints)
+            .map(|epoch| {
+                let [pool_dir, target_dir] =
+                    ["pool", "target"].map(|split| dir.path().join(format!("{epoch}/{split}")));
+                setup.collect(pool, Split::Pool, epoch, &pool_dir);
+                targets.collect(target, Split::Target, epoch, &target_dir);
+                let target_store = GradientStore::open(&target_dir).unwrap();
+                let index = TargetIndex::build(&target_store, &target.rows).unwrap();
+                (GradientStore::open(&pool_dir).unwrap(), index)
+            })
+            .unzip();
+        Self { pools, indices, _dir: dir }
+    }
+
+    fn checkpoints(&self) -> Vec<ScoredCheckpoint<'_>> {
+        let sides = self.pools.iter().zip(&self.indices);
+        sides
+            .zip(LEARNING_RATES)
+            .map(|((pool, index), learning_rate)| ScoredCheckpoint { pool, index, learning_rate })
+            .collect()
+    }
+
+    fn score(&self, pool: &Table, settings: ScoreSettings) -> ScoreTable {
+        score(&self.checkpoints(), &pool.rows, settings, &Silent).unwrap()
+    }
+}
+
+fn settings(kind: GradientKind, aggregation: Aggregation) -> ScoreSettings {
+    ScoreSettings { kind, aggregation, threads: std::num::NonZeroUsize::new(1) }
+}
+
+const PLAIN: ScoreSettings = ScoreSettings {
+    kind: GradientKind::AdamV,
+    aggregation: Aggregation::MeanOfCosines,
+    threads: None,
+};
+
+#[test]
+fn exact_scores_are_those_of_the_slow_less() {
+    let (pool, target) = (toy::pool(60, 1), toy::target(2));
+    let world = World::new(&Setup::default(), &pool, &target, 2);
+    for kind in GradientKind::ALL {
+        for aggregation in AGGREGATIONS {
+            let found = world.score(&pool, settings(kind, aggregation));
+            assert_eq!(found.subtasks, ["essay", "quiz/a", "quiz/b"]);
+            let expected = slow_less::influence(&pool, &target, &LEARNING_RATES, kind, aggregation);
+            for (row, expected) in found.rows.iter().zip(&expected) {
+                assert_eq!(row.by_subtask.len(), 3);
+                for (found, expected) in row.by_subtask.iter().zip(expected) {
+                    approx::assert_abs_diff_eq!(f64::from(*found), *expected, epsilon = 1e-5);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn projected_scores_rank_as_the_exact_ones() {
+    let target = toy::target(2);
+    let pool = toy::pool_like(&target, 1);
+    for dtype in [StoreDtype::F32, StoreDtype::F16] {
+        let setup =
+            Setup { projection: ProjectionKind::Sjlt, proj_dim: 8192, dtype, ..Setup::default() };
+        let world = World::new(&setup, &pool, &target, 2);
+        for kind in GradientKind::ALL {
+            let found = world.score(&pool, settings(kind, Aggregation::MeanOfCosines));
+            let exact = slow_less::influence(
+                &pool,
+                &target,
+                &LEARNING_RATES,
+                kind,
+                Aggregation::MeanOfCosines,
+            );
+            let best = |row: &Vec<f64>| row.iter().copied().fold(f64::MIN, f64::max);
+            let exact: Vec<f64> = exact.iter().map(best).collect();
+            let found: Vec<f64> =
+                found.rows.iter().map(|row| f64::from(row.best().unwrap().1)).collect();
+            let correlation = slow_less::rank_correlation(&found, &exact);
+            assert!(correlation >= 0.999, "{kind}, {dtype:?}: {correlation}");
+        }
+    }
+}
+
+#[test]
+fn what_else_is_known_of_a_row_is_averaged_by_weight() {
+    let (pool, target) = (toy::pool(20, 3), toy::target(4));
+    let world = World::new(&Setup::default(), &pool, &target, 2);
+    let found = world.score(&pool, PLAIN);
+    let mean = |of: &dyn Fn(&GradientStore) -> f32| {
+        0.8 * f64::from(of(&world.pools[0])) + 0.2 * f64::from(of(&world.pools[1]))
+    };
+    for (at, (row, head)) in found.rows.iter().zip(&pool.rows).enumerate() {
+        assert_eq!((row.id, &row.source), (head.id, &head.source));
+        assert_eq!((row.n_tokens, row.n_supervised), (head.n_tokens, head.n_supervised));
+        let (shard, at) = (at / 16, at % 16);
+        let loss = mean(&|store| store.shards()[shard].loss()[at]);
+        let norm = mean(&|store| store.shards()[shard].kind(PLAIN.kind).unwrap().norms[at]);
+        approx::assert_relative_eq!(f64::from(row.loss), loss, max_relative = 1e-6);
+        approx::assert_relative_eq!(f64::from(row.norm), norm, max_relative = 1e-6);
+    }
+}
+
+/// Examples that differ only in the order of their prompt are one example to a
+/// bag of tokens.
+#[test]
+fn duplicates_get_equal_scores() {
+    let mut rng = toy::random_examples(30, 5);
+    rng.retain(|example| example.token_ids.len() > 4 && !example.supervised[3]);
+    let twins = rng.iter().map(|example| {
+        let mut token_ids = example.token_ids.clone();
+        token_ids[..3].rotate_left(1);
+        toy::example(&token_ids, &example.supervised)
+    });
+    let pairs: Vec<(Example, Example)> = rng.iter().cloned().zip(twins).collect();
+    let pairs: Vec<_> = pairs.into_iter().filter(|(a, b)| a.id != b.id).collect();
+    assert!(pairs.len() >= 5);
+    let pool = toy::table(
+        pairs.iter().flat_map(|(a, b)| [(a.clone(), "toy", None), (b.clone(), "toy", None)]),
+    );
+    let target = toy::target(6);
+    for projection in [ProjectionKind::None, ProjectionKind::Sjlt, ProjectionKind::Rademacher] {
+        let setup = Setup { projection, shard_rows: 7, ..Setup::default() };
+        let found = World::new(&setup, &pool, &target, 2).score(&pool, PLAIN);
+        let by_id = |id: ExampleId| {
+            let row = found.rows.iter().find(|row| row.id == id).unwrap();
+            row.by_subtask.iter().map(|score| score.to_bits()).collect::<Vec<_>>()
+        };
+        for (a, b) in &pairs {
+            assert_eq!(by_id(a.id), by_id(b.id));
+        }
+    }
+}
+
+#[test]
+fn a_copy_of_a_lone_target_example_scores_one_and_ranks_first() {
+    let target = toy::target(7);
+    let lone = target.rows.iter().position(|row| row.source == "essay").unwrap();
+    let copy = target.examples[lone].clone();
+    let others = toy::random_examples(40, 8).into_iter();
+    let pool = toy::table(others.chain([copy.clone()]).map(|example| (example, "toy", None)));
+    let world = World::new(&Setup::default(), &pool, &target, 2);
+    for aggregation in AGGREGATIONS {
+        let found = world.score(&pool, settings(GradientKind::Sgd, aggregation));
+        let best =
+            found.rows.iter().max_by(|a, b| a.best().unwrap().1.total_cmp(&b.best().unwrap().1));
+        let best = best.unwrap();
+        assert_eq!(best.id, copy.id);
+        let (subtask, score) = best.best().unwrap();
+        assert_eq!(found.subtasks[subtask], "essay");
+        approx::assert_abs_diff_eq!(score, 1.0, epsilon = 1e-6);
+    }
+}
+
+#[test]
+fn an_example_may_serve_two_subtasks() {
+    let shared = toy::random_examples(1, 30).remove(0);
+    let target = toy::table([
+        (shared.clone(), "quiz", Some("a")),
+        (shared, "essay", None),
+        (toy::random_examples(1, 31).remove(0), "quiz", Some("quiz")),
+    ]);
+    let pool = toy::pool(10, 32);
+    let world = World::new(&Setup { shard_rows: 1, ..Setup::default() }, &pool, &target, 1);
+    let found = world.score(&pool, PLAIN);
+    assert_eq!(found.subtasks, ["essay", "quiz", "quiz/a"]);
+    for row in &found.rows {
+        assert_eq!(row.by_subtask[0].to_bits(), row.by_subtask[2].to_bits());
+    }
+}
+
+#[test]
+fn an_index_read_back_is_the_one_written() {
+    let target = toy::target(9);
+    let world = World::new(&Setup::default(), &toy::pool(5, 9), &target, 1);
+    let index = &world.indices[0];
+    let subtask =
+        |name: &str, n_examples| Subtask { name: name.to_owned(), n_examples, n_flagged: 0 };
+    assert_eq!(index.subtasks, [subtask("essay", 1), subtask("quiz/a", 5), subtask("quiz/b", 3)]);
+    let dir = tempfile::tempdir().unwrap();
+    index.write(dir.path()).unwrap();
+    assert_eq!(&TargetIndex::open(dir.path(), "epoch-1").unwrap(), index);
+
+    for name in ["epoch-1.arrow", "epoch-1-rows.arrow"] {
+        let path = dir.path().join(name);
+        let whole = fs_err::read(&path).unwrap();
+        let mut altered = whole.clone();
+        altered[whole.len() / 2] ^= 1;
+        fs_err::write(&path, altered).unwrap();
+        assert!(TargetIndex::open(dir.path(), "epoch-1").is_err());
+        fs_err::write(&path, whole).unwrap();
+    }
+    assert!(TargetIndex::open(dir.path(), "epoch-2").is_err());
+}
+
+#[test]
+fn the_files_of_two_indices_do_not_mix() {
+    let setup = Setup::default();
+    let one = World::new(&setup, &toy::pool(5, 9), &toy::target(9), 1);
+    let other = World::new(&setup, &toy::pool(5, 9), &toy::target(10), 1);
+    let (dir, other_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    one.indices[0].write(dir.path()).unwrap();
+    other.indices[0].write(other_dir.path()).unwrap();
+    for extension in ["arrow", "json"] {
+        let name = format!("epoch-1-rows.{extension}");
+        fs_err::copy(other_dir.path().join(&name), dir.path().join(&name)).unwrap();
+    }
+    let error = TargetIndex::open(dir.path(), "epoch-1").unwrap_err();
+    insta::assert_snapshot!(error.kind, @"does not belong to the subtasks beside it");
+}
+
+#[test]
+fn flagged_target_rows_are_left_out_and_counted() {
+    let target = toy::target(11);
+    let rows = |source: &str, subtask: Option<&str>| -> Vec<ExampleId> {
+        let of = |row: &&less_select::pool::table::TableRow| {
+            row.source == source && row.subtask.as_deref() == subtask
+        };
+        target.rows.iter().filter(of).map(|row| row.id).collect()
+    };
+    let build = |silenced: &[ExampleId]| {
+        let dir = tempfile::tempdir().unwrap();
+        let mut model = Silenced { model: toy::model(1), ids: silenced.to_vec() };
+        Setup::default()
+            .collect_with(&mut model, &target, Split::Target, 1, dir.path(), &Silent)
+            .unwrap();
+        TargetIndex::build(&GradientStore::open(dir.path()).unwrap(), &target.rows)
+    };
+    let index = build(&rows("quiz", Some("b"))[..2]).unwrap();
+    let counts: Vec<_> =
+        index.subtasks.iter().map(|subtask| (subtask.n_examples, subtask.n_flagged)).collect();
+    assert_eq!(counts, [(1, 0), (5, 0), (1, 2)]);
+    assert_eq!(index.rows.ids.len(), 7);
+
+    let error = build(&rows("quiz", Some("b"))).unwrap_err();
+    insta::assert_snapshot!(error, @"subtask `quiz/b` has no usable gradient at `epoch-1`: all of its 3 examples are flagged");
+}
+
+#[test]
+fn flagged_pool_rows_have_no_score() {
+    let (pool, target) = (toy::pool(20, 12), toy::target(13));
+    let mut world = World::new(&Setup::default(), &pool, &target, 2);
+    let flagged = pool.rows[5].id;
+    let dir = tempfile::tempdir().unwrap();
+    let mut model = Silenced { model: toy::model(2), ids: vec![flagged] };
+    Setup::default().collect_with(&mut model, &pool, Split::Pool, 2, dir.path(), &Silent).unwrap();
+    world.pools[1] = GradientStore::open(dir.path()).unwrap();
+    let found = world.score(&pool, PLAIN);
+    for (at, row) in found.rows.iter().enumerate() {
+        assert_eq!(row.flag.as_deref(), (at == 5).then_some("zero gradient"));
+        assert_eq!(row.best().is_none(), at == 5);
+    }
+}
+
+#[track_caller]
+fn message<T: std::fmt::Debug>(result: Result<T, InfluenceError>) -> String {
+    let error = result.unwrap_err();
+    match &error {
+        InfluenceError::Store(store) => store.kind.to_string(),
+        _ => error.to_string(),
+    }
+}
+
+#[test]
+fn gradients_that_do_not_belong_together_refuse_to_meet() {
+    let (pool, target) = (toy::pool(20, 14), toy::target(15));
+    let setup = |projection| Setup { projection, ..Setup::default() };
+    let world = World::new(&setup(ProjectionKind::Sjlt), &pool, &target, 2);
+    let dense = World::new(&setup(ProjectionKind::Rademacher), &pool, &target, 1);
+    let meet = |pool_store, index| {
+        let checkpoint = ScoredCheckpoint { pool: pool_store, index, learning_rate: 1.0 };
+        message(score(&[checkpoint], &pool.rows, PLAIN, &Silent))
+    };
+    insta::assert_snapshot!(meet(&world.pools[0], &world.indices[1]), @"checkpoint is `epoch-1`, but `epoch-2` in the target's index");
+    insta::assert_snapshot!(meet(&world.pools[0], &dense.indices[0]), @"projection fingerprint is `1024143fe2d3d94afb80a2d6d9cb174a`, but `e089ef58a7a82af85a9317c7ddc480a6` in the target's index");
+
+    let other = World::new(&setup(ProjectionKind::Sjlt), &pool, &toy::pool(5, 16), 2);
+    let mut mixed = world.checkpoints();
+    mixed[1].index = &other.indices[1];
+    insta::assert_snapshot!(message(score(&mixed, &pool.rows, PLAIN, &Silent)), @"the target's subtasks at `epoch-2` are not those at `epoch-1`");
+}
+
+#[test]
+fn a_store_of_other_rows_is_refused() {
+    let (pool, target) = (toy::pool(20, 17), toy::target(18));
+    let world = World::new(&Setup::default(), &pool, &target, 1);
+    let score = |table: &Table| score(&world.checkpoints(), &table.rows, PLAIN, &Silent);
+    let mut shorter = pool;
+    let removed = shorter.rows.remove(7).id;
+    let text = message(score(&shorter)).replace(&removed.to_string(), "REMOVED");
+    insta::assert_snapshot!(text, @"example REMOVED is in only one of the pool and its gradients at `epoch-1`");
+    assert!(score(&toy::pool(20, 19)).is_err());
+}
+
+#[test]
+fn what_is_not_stored_cannot_be_scored() {
+    let (pool, target) = (toy::pool(20, 20), toy::target(21));
+    let setup = Setup { kinds: vec![GradientKind::Sgd], ..Setup::default() };
+    let world = World::new(&setup, &pool, &target, 1);
+    let found = score(&world.checkpoints(), &pool.rows, PLAIN, &Silent);
+    insta::assert_snapshot!(message(found), @"holds no `adam-v` gradients");
+}
+
+#[test]
+fn learning_rates_must_be_weights() {
+    let (pool, target) = (toy::pool(5, 22), toy::target(23));
+    let world = World::new(&Setup::default(), &pool, &target, 2);
+    for rates in [[0.0, 0.0], [1.0, -1.0], [f64::NAN, 1.0], [f64::INFINITY, 1.0]] {
+        let mut checkpoints = world.checkpoints();
+        for (checkpoint, rate) in checkpoints.iter_mut().zip(rates) {
+            checkpoint.learning_rate = rate;
+        }
+        let found = score(&checkpoints, &pool.rows, PLAIN, &Silent);
+        assert!(matches!(found, Err(InfluenceError::Weights(_))), "{rates:?}");
+    }
+    assert!(matches!(score(&[], &[], PLAIN, &Silent), Err(InfluenceError::Weights(_))));
+}
+
+#[test]
+fn scoring_stops_when_asked() {
+    struct Interrupted;
+    impl Observer for Interrupted {
+        fn notify(&self, _event: Event) {}
+        fn is_interrupted(&self) -> bool {
+            true
+        }
+    }
+    let (pool, target) = (toy::pool(5, 24), toy::target(25));
+    let world = World::new(&Setup::default(), &pool, &target, 1);
+    let found = score(&world.checkpoints(), &pool.rows, PLAIN, &Interrupted);
+    assert!(matches!(found, Err(InfluenceError::Interrupted)));
+}
+
+fn bits(table: &ScoreTable) -> Vec<(ExampleId, Vec<u32>)> {
+    let bits = |row: &ScoreRow| row.by_subtask.iter().map(|score| score.to_bits()).collect();
+    table.rows.iter().map(|row| (row.id, bits(row))).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(8))]
+
+    #[test]
+    fn scores_depend_on_neither_shards_nor_threads_nor_the_pools_order(
+        shard_rows in 1usize..50,
+        batch_tokens in 20usize..300,
+        n_threads in 1usize..4,
+        n_scoring_threads in 1usize..4,
+        order in Just((0..45).collect::<Vec<usize>>()).prop_shuffle(),
+        projection in prop::sample::select(vec![ProjectionKind::Sjlt, ProjectionKind::Rademacher]),
+    ) {
+        let kinds = vec![PLAIN.kind];
+        let plain = Setup { kinds, projection, proj_dim: 512, ..Setup::default() };
+        let target = toy::target(27);
+        let in_order = toy::pool(45, 26);
+        let expected = World::new(&plain, &in_order, &target, 2).score(&in_order, PLAIN);
+
+        let other = Setup { shard_rows, batch_tokens, n_threads, ..plain };
+        let examples = toy::random_examples(45, 26);
+        let shuffled = toy::table(order.into_iter().map(|at| (examples[at].clone(), "toy", None)));
+        let threads = std::num::NonZeroUsize::new(n_scoring_threads);
+        let found = World::new(&other, &shuffled, &target, 2)
+            .score(&shuffled, ScoreSettings { threads, ..PLAIN });
+        prop_assert_eq!(bits(&found), bits(&expected));
+    }
+
+    #[test]
+    fn scaling_gradients_changes_no_cosine(exponent in -20i32..20) {
+        let (pool, target) = (toy::pool(20, 28), toy::target(29));
+        let setup = Setup { projection: ProjectionKind::Sjlt, ..Setup::default() };
+        let mut world = World::new(&setup, &pool, &target, 1);
+        let expected = world.score(&pool, settings(GradientKind::Sgd, Aggregation::MeanOfCosines));
+        let dir = tempfile::tempdir().unwrap();
+        let mut model = Scaled { model: toy::model(1), factor: 2f32.powi(exponent) };
+        setup.collect_with(&mut model, &pool, Split::Pool, 1, dir.path(), &Silent).unwrap();
+        world.pools[0] = GradientStore::open(dir.path()).unwrap();
+        let found = world.score(&pool, settings(GradientKind::Sgd, Aggregation::MeanOfCosines));
+        prop_assert_eq!(bits(&found), bits(&expected));
+    }
+}
+
+/// The closed-form model with some examples' gradients set to zero.
+struct Silenced {
+    model: LinearModel,
+    ids: Vec<ExampleId>,
+}
+
+impl PerExampleGradients for Silenced {
+    type Error = LinearError;
+
+    fn layout(&self) -> &ParamLayout {
+        self.model.layout()
+    }
+
+    fn backward(
+        &mut self,
+        batch: &[&Example],
+        sink: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<Vec<ExampleLoss>, LinearError> {
+        self.model.backward(batch, &mut |param_idx, rows| {
+            let mut rows = rows.to_vec();
+            let len = rows.len() / batch.len();
+            for (row, example) in rows.chunks_exact_mut(len).zip(batch) {
+                if self.ids.contains(&example.id) {
+                    row.fill(0.0);
+                }
+            }
+            sink(param_idx, &rows);
+        })
+    }
+}
+
+/// The closed-form model with its gradients multiplied.
+struct Scaled {
+    model: LinearModel,
+    factor: f32,
+}
+
+impl PerExampleGradients for Scaled {
+    type Error = LinearError;
+
+    fn layout(&self) -> &ParamLayout {
+        self.model.layout()
+    }
+
+    fn backward(
+        &mut self,
+        batch: &[&Example],
+        sink: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<Vec<ExampleLoss>, LinearError> {
+        self.model.backward(batch, &mut |param_idx, rows| {
+            sink(param_idx, &rows.iter().map(|value| value * self.factor).collect::<Vec<_>>());
+        })
+    }
+}
+
+/// Where `scores.parquet` stands in a test's folder.
+fn scores_path(dir: &TempDir) -> std::path::PathBuf {
+    Path::join(dir.path(), "scores.parquet")
+}
+
+fn score_row(byte: u8, by_subtask: &[f32], flag: Option<&str>) -> ScoreRow {
+    ScoreRow {
+        id: ExampleId([byte; 16]),
+        source: "flan".to_owned(),
+        n_tokens: 10 + u32::from(byte),
+        n_supervised: 5,
+        loss: 1.25,
+        norm: 0.5,
+        flag: flag.map(str::to_owned),
+        by_subtask: by_subtask.to_vec(),
+    }
+}
+
+#[test]
+fn scores_read_back_are_those_written_with_the_same_bytes_every_time() {
+    let table = ScoreTable {
+        subtasks: vec!["essay".to_owned(), "quiz/a".to_owned()],
+        rows: vec![
+            score_row(1, &[0.25, -0.5], None),
+            score_row(2, &[], Some("zero gradient")),
+            score_row(3, &[-0.125, 0.75], None),
+        ],
+    };
+    let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    table.write(&scores_path(&a)).unwrap();
+    table.write(&scores_path(&b)).unwrap();
+    assert_eq!(ScoreTable::read(&scores_path(&a)).unwrap(), table);
+    assert!(fs_err::read(scores_path(&a)).unwrap() == fs_err::read(scores_path(&b)).unwrap());
+
+    let file = fs_err::File::open(scores_path(&a)).unwrap().into_parts().0;
+    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReader::try_new(file, 10).unwrap();
+    let batches = reader.collect::<Result<Vec<_>, _>>().unwrap();
+    insta::assert_snapshot!(as_json_lines(&batches), @r#"
+    {"id":"01010101010101010101010101010101","source":"flan","score":0.25,"subtask":"essay","n_tokens":11,"n_supervised":5,"loss":1.25,"norm":0.5,"subtask:essay":0.25,"subtask:quiz/a":-0.5}
+    {"id":"02020202020202020202020202020202","source":"flan","n_tokens":12,"n_supervised":5,"loss":1.25,"norm":0.5,"flag":"zero gradient"}
+    {"id":"03030303030303030303030303030303","source":"flan","score":0.75,"subtask":"quiz/a","n_tokens":13,"n_supervised":5,"loss":1.25,"norm":0.5,"subtask:essay":-0.125,"subtask:quiz/a":0.75}
+    "#);
+}
+
+/// The rows as lines of JSON, nulls left out.
+fn as_json_lines(batches: &[arrow::array::RecordBatch]) -> String {
+    let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
+    writer.write_batches(&batches.iter().collect::<Vec<_>>()).unwrap();
+    writer.finish().unwrap();
+    String::from_utf8(writer.into_inner()).unwrap()
+}
+
+#[test]
+fn a_loss_that_is_not_finite_is_null_on_disk() {
+    let mut row = score_row(1, &[], Some("non-finite loss"));
+    row.loss = f32::INFINITY;
+    let table = ScoreTable { subtasks: vec!["quiz".to_owned()], rows: vec![row] };
+    let dir = tempfile::tempdir().unwrap();
+    table.write(&scores_path(&dir)).unwrap();
+    assert!(ScoreTable::read(&scores_path(&dir)).unwrap().rows[0].loss.is_nan());
+}
+
+#[test]
+fn what_is_no_table_of_scores_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = scores_path(&dir);
+    assert!(ScoreTable::read(&path).is_err(), "missing");
+    let table = ScoreTable {
+        subtasks: vec!["quiz".to_owned()],
+        rows: (0..100).map(|byte| score_row(byte, &[f32::from(byte).sin()], None)).collect(),
+    };
+    table.write(&path).unwrap();
+    let whole = fs_err::read(&path).unwrap();
+    for length in (0..whole.len()).step_by(7) {
+        fs_err::write(&path, &whole[..length]).unwrap();
+        assert!(ScoreTable::read(&path).is_err(), "cut at {length}");
+    }
+    let batch = arrow::array::RecordBatch::try_from_iter([(
+        "id",
+        std::sync::Arc::new(arrow::array::StringArray::from(vec!["x"])) as arrow::array::ArrayRef,
+    )])
+    .unwrap();
+    let file = fs_err::File::create(&path).unwrap();
+    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let error = ScoreTable::read(&path).unwrap_err();
+    insta::assert_snapshot!(error.kind, @"does not have the columns of a score table");
+}

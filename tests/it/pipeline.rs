@@ -1,0 +1,167 @@
+//! The whole pipeline on the tiny model: what is made, skipped, shared and
+//! refused.
+
+use std::path::Path;
+
+use crate::support::{TestRun, pool_row};
+
+fn subset_of(run: &TestRun) -> std::path::PathBuf {
+    let latest = fs_err::read_to_string(run.run_dir().join("latest")).unwrap();
+    run.run_dir().join(latest.trim())
+}
+
+#[test]
+fn one_command_makes_a_subset_and_says_where_it_is() {
+    let run = TestRun::new(24);
+    let said = run.run(&[]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let subset = subset_of(&run);
+    assert!(subset.join("README.md").is_file());
+    assert!(said.stdout.contains(subset.file_name().unwrap().to_str().unwrap()), "{}", said.stdout);
+    assert!(run.run_dir().join("report.html").is_file());
+    let status = run.say(&["status"]);
+    assert_eq!(status.stdout.matches("complete").count(), 7, "{}", status.stdout);
+}
+
+#[test]
+fn the_same_command_again_does_nothing() {
+    let run = TestRun::new(12);
+    assert_eq!(run.run(&[]).code, 0);
+    let before = run.checksums("gradients");
+    let again = run.run(&[]);
+    assert_eq!(again.code, 0, "{}", again.stderr);
+    assert_eq!(again.stderr.matches("unchanged").count(), 7, "{}", again.stderr);
+    assert_eq!(run.checksums("gradients"), before);
+}
+
+#[test]
+fn two_runs_of_the_same_inputs_are_equal_to_the_byte() {
+    let (one, other) = (TestRun::new(12), TestRun::new(12));
+    assert_eq!((one.run(&[]).code, other.run(&[]).code), (0, 0));
+    assert_eq!(one.checksums("gradients"), other.checksums("gradients"));
+    assert_eq!(one.checksums("checkpoints"), other.checksums("checkpoints"));
+    assert_eq!(subset_of(&one).file_name(), subset_of(&other).file_name());
+}
+
+#[test]
+fn a_new_budget_costs_a_selection_and_nothing_else() {
+    let run = TestRun::new(12);
+    assert_eq!(run.run(&[]).code, 0);
+    let first = subset_of(&run);
+    let said = run.run(&["--budget", "2"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(said.stderr.contains("budget changed"), "{}", said.stderr);
+    assert_eq!(said.stderr.matches("unchanged").count(), 5, "{}", said.stderr);
+    assert_ne!(subset_of(&run), first);
+    assert!(first.is_dir(), "a subset somebody may be training on is never removed");
+}
+
+#[test]
+fn a_new_target_keeps_the_pools_gradients() {
+    let run = TestRun::new(12);
+    assert_eq!(run.run(&[]).code, 0);
+    let pool = run.checksums("gradients/epoch-1/pool");
+    let target = run.checksums("gradients/epoch-1/target");
+    run.write("target.jsonl", &pool_row(3));
+    assert_eq!(run.run(&[]).code, 0);
+    assert_eq!(run.checksums("gradients/epoch-1/pool"), pool);
+    assert_ne!(run.checksums("gradients/epoch-1/target"), target);
+}
+
+#[test]
+fn stages_by_hand_and_shards_by_two_workers_give_the_same_bytes() {
+    let (whole, parts) = (TestRun::new(24), TestRun::new(24));
+    assert_eq!(whole.run(&[]).code, 0);
+    for stage in ["ingest", "warmup"] {
+        assert_eq!(parts.run(&[stage]).code, 0);
+    }
+    // After the first stage the run knows its settings.
+    for stage in [["gradients", "--shard", "2/2"], ["gradients", "--shard", "1/2"]] {
+        let said = parts.say(&stage);
+        assert_eq!(said.code, 0, "{}", said.stderr);
+    }
+    for stage in ["index", "score", "select", "report"] {
+        let said = parts.say(&[stage]);
+        assert_eq!(said.code, 0, "{}", said.stderr);
+    }
+    assert_eq!(whole.checksums("gradients"), parts.checksums("gradients"));
+    assert_eq!(subset_of(&whole).file_name(), subset_of(&parts).file_name());
+}
+
+#[test]
+fn the_order_of_the_pool_decides_nothing() {
+    let (forward, backward) = (TestRun::new(12), TestRun::new(12));
+    let rows: String = (0..12).rev().map(|row| pool_row(row) + "\n").collect();
+    backward.write("pool.jsonl", &rows);
+    assert_eq!((forward.run(&[]).code, backward.run(&[]).code), (0, 0));
+    assert_eq!(forward.checksums("gradients"), backward.checksums("gradients"));
+}
+
+#[test]
+fn a_duplicate_of_a_target_example_ranks_first() {
+    let run = TestRun::new(12);
+    let mut rows: String = (0..12).map(|row| pool_row(row) + "\n").collect();
+    rows.push_str(
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"Spell cat.\"}, \
+         {\"role\": \"assistant\", \"content\": \"c, a, t\"}]}\n",
+    );
+    run.write("pool.jsonl", &rows);
+    let said = run.run(&["--gradient", "sgd", "--projection", "none"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let report = fs_err::read_to_string(run.run_dir().join("report.json")).unwrap();
+    let first = report.find("c, a, t").unwrap();
+    assert!(!report[..first].contains("upon a time"), "another row ranks before the duplicate");
+}
+
+#[test]
+fn a_stage_says_which_earlier_one_is_missing() {
+    let run = TestRun::new(12);
+    let said = run.run(&["score"]);
+    assert_eq!(said.code, 4);
+    insta::assert_snapshot!(said.stderr, @r#"
+    error: stage `score` needs `ingest`, which is not complete in `run`
+    hint: run `less-select ingest` first, or `less-select` for everything
+    "#);
+}
+
+#[test]
+fn a_stage_refuses_a_run_made_with_other_settings() {
+    let run = TestRun::new(12);
+    assert_eq!(run.run(&[]).code, 0);
+    let said = run.say(&["score", "--proj-dim", "1024"]);
+    assert_eq!(said.code, 3);
+    insta::assert_snapshot!(said.stderr, @r#"
+    error: `run` was made with other settings: gradients: proj-dim changed from 512 to 1024
+    hint: give the run's own settings, another --run, or `less-select` without a stage to compute what changed
+    "#);
+}
+
+#[test]
+fn a_run_in_use_is_left_alone() {
+    let run = TestRun::new(12);
+    let _held = less_select::pipeline::lock::exclusive(&run.run_dir().join("lock")).unwrap();
+    let said = run.run(&[]);
+    assert_eq!(said.code, 75);
+    assert!(said.stderr.contains(&format!("process {}", std::process::id())), "{}", said.stderr);
+}
+
+#[test]
+fn a_damaged_shard_is_named_and_never_scored() {
+    let run = TestRun::new(12);
+    assert_eq!(run.run(&[]).code, 0);
+    let shard = run.run_dir().join("gradients/epoch-1/pool/shard-00000.arrow");
+    flip_a_byte(&shard);
+    let said = run.say(&["score", "--gradient", "adam-v", "--aggregation", "cosine-of-mean"]);
+    assert_ne!(said.code, 0);
+    fs_err::remove_file(run.run_dir().join("scores.parquet")).unwrap();
+    let said = run.say(&["score"]);
+    assert_eq!(said.code, 76, "{}", said.stderr);
+    assert!(said.stderr.contains("shard-00000.arrow"), "{}", said.stderr);
+}
+
+fn flip_a_byte(path: &Path) {
+    let mut bytes = fs_err::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs_err::write(path, bytes).unwrap();
+}

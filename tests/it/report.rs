@@ -1,0 +1,246 @@
+//! The report of a selection, for people and for programs.
+
+use std::convert::Infallible;
+use std::path::{Path, PathBuf};
+
+use fs_err as fs;
+use less_select::report::{CheckpointFacts, RunFacts, StageCost, Summary, text, write};
+use less_select::selection::Selected;
+use less_select::stage::Stage;
+use serde_json::{Value, json};
+
+use crate::scored_pool::{ScoredPool, turns};
+
+fn facts() -> RunFacts {
+    let Value::Object(settings) = json!({
+        "budget": "0.05",
+        "gradient": ["adam-v"],
+        "lora": { "rank": 16, "targets": ["q_proj", "v_proj"] },
+        "model": "SmolLM2-135M-Instruct",
+    }) else {
+        unreachable!("written as an object above")
+    };
+    let checkpoint = |epoch: u32, loss, learning_rate, weight| CheckpointFacts {
+        name: format!("epoch-{epoch}"),
+        step: u64::from(epoch) * 10,
+        learning_rate,
+        weight,
+        loss: Some(loss),
+    };
+    let stage =
+        |stage, seconds, summary: &str| StageCost { stage, seconds, summary: summary.to_owned() };
+    RunFacts {
+        name: "gsm8k from a mixture".to_owned(),
+        version: "0.1.0".to_owned(),
+        budget: "0.05".parse().unwrap(),
+        subset: PathBuf::from("runs/gsm8k/subset-1a7e8a8b"),
+        n_rejected: 0,
+        settings,
+        checkpoints: vec![checkpoint(1, 1.912, 1.7e-4, 0.68), checkpoint(2, 1.604, 8e-5, 0.32)],
+        stages: vec![
+            stage(Stage::Ingest, 0.8, "400 examples of 3 sources"),
+            stage(Stage::Gradients, 94.2, "2 × 400 rows of 8,192"),
+        ],
+        notes: Vec::new(),
+    }
+}
+
+fn summary(pool: &ScoredPool, selected: &[Selected], run: RunFacts) -> Summary {
+    let read = |positions: &[usize]| -> Result<_, Infallible> {
+        Ok(positions.iter().map(|position| pool.records[*position].clone()).collect())
+    };
+    Summary::new(&pool.scores, selected, run, read).unwrap()
+}
+
+fn page(summary: &Summary) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let html = dir.path().join("report.html");
+    write(summary, &dir.path().join("report.json"), &html).unwrap();
+    fs::read_to_string(html).unwrap()
+}
+
+#[test]
+fn the_terminal_says_where_what_and_the_best() {
+    let pool = ScoredPool::new(400);
+    let summary = summary(&pool, &pool.top("5%"), facts());
+    insta::assert_snapshot!(text(&summary), @r"
+    Subset  runs/gsm8k/subset-1a7e8a8b
+            20 of 400 examples (5.0%), 1,110 tokens
+
+    Source     pool  share  selected   share   lift
+    gsm8k        20   5.0%        20  100.0%  20.0×
+    p3          200  50.0%         0    0.0%   0.0×
+    role-play   180  45.0%         0    0.0%   0.0×
+
+    Rank    Score  Source  Example
+       1   0.3780  gsm8k   A school orders 8 boxes with 9 pencils each and gives away 5. How man…
+                           → 8 boxes hold 8 × 9 = 72 pencils. After giving away 5, 67 are left. …
+       2   0.3548  gsm8k   A school orders 5 boxes with 3 pencils each and gives away 5. How man…
+                           → 5 boxes hold 5 × 3 = 15 pencils. After giving away 5, 10 are left. …
+       3   0.3320  gsm8k   A school orders 2 boxes with 11 pencils each and gives away 5. How ma…
+                           → 2 boxes hold 2 × 11 = 22 pencils. After giving away 5, 17 are left.…
+       4   0.3277  gsm8k   A school orders 2 boxes with 3 pencils each and gives away 5. How man…
+                           → 2 boxes hold 2 × 3 = 6 pencils. After giving away 5, 1 are left. ##…
+       5   0.3273  gsm8k   A school orders 5 boxes with 11 pencils each and gives away 5. How ma…
+                           → 5 boxes hold 5 × 11 = 55 pencils. After giving away 5, 50 are left.…
+       6   0.3239  gsm8k   A school orders 3 boxes with 10 pencils each and gives away 5. How ma…
+                           → 3 boxes hold 3 × 10 = 30 pencils. After giving away 5, 25 are left.…
+       7   0.3224  gsm8k   A school orders 6 boxes with 5 pencils each and gives away 5. How man…
+                           → 6 boxes hold 6 × 5 = 30 pencils. After giving away 5, 25 are left. …
+       8   0.3211  gsm8k   A school orders 7 boxes with 7 pencils each and gives away 5. How man…
+                           → 7 boxes hold 7 × 7 = 49 pencils. After giving away 5, 44 are left. …
+       9   0.3206  gsm8k   A school orders 4 boxes with 9 pencils each and gives away 5. How man…
+                           → 4 boxes hold 4 × 9 = 36 pencils. After giving away 5, 31 are left. …
+      10   0.3088  gsm8k   A school orders 8 boxes with 6 pencils each and gives away 5. How man…
+                           → 8 boxes hold 8 × 6 = 48 pencils. After giving away 5, 43 are left. …
+
+    Look twice
+      ! 1 example has no rank: zero gradient (1)
+    ");
+}
+
+#[test]
+fn composition_is_before_and_after() {
+    let pool = ScoredPool::new(400);
+    let summary = summary(&pool, &pool.top("10%"), facts());
+    assert_eq!(summary.size.n_pool, 400);
+    assert_eq!(summary.size.n_ranked, 399);
+    assert_eq!(summary.size.n_selected, 40);
+    let n_pool: u64 = summary.sources.iter().map(|source| source.n_pool).sum();
+    let n_selected: u64 = summary.sources.iter().map(|source| source.n_selected).sum();
+    assert_eq!((n_pool, n_selected), (400, 40));
+    let best = &summary.sources[0];
+    assert_eq!(best.source, "gsm8k");
+    approx::assert_relative_eq!(best.lift, best.subset_share / 0.05, epsilon = 1e-12);
+    let by_subtask: u64 = summary.subtasks.iter().map(|subtask| subtask.n_ranked).sum();
+    assert_eq!(by_subtask, 399);
+}
+
+#[test]
+fn the_quoted_rows_are_those_around_the_cut() {
+    let pool = ScoredPool::new(400);
+    let selected = pool.top("20");
+    let summary = summary(&pool, &selected, facts());
+    let ranks = |quotes: &[less_select::report::Quote]| -> Vec<usize> {
+        quotes.iter().map(|quote| quote.rank).collect()
+    };
+    assert_eq!(ranks(&summary.best), (1..=10).collect::<Vec<_>>());
+    assert_eq!(ranks(&summary.below_cut), (21..=30).collect::<Vec<_>>());
+    let best = &pool.records[selected[0].position];
+    assert!(best.messages[0].content.starts_with(&summary.best[0].prompt));
+}
+
+#[test]
+fn a_selection_of_short_answers_is_warned_of() {
+    let mut pool = ScoredPool::new(400);
+    for row in &mut pool.scores.rows[1..] {
+        row.by_subtask = vec![1.0 / row.n_supervised as f32; 2];
+        row.norm = 1.0;
+    }
+    let mut run = facts();
+    run.notes.push("2 of 20 rows do not alternate user and assistant turns".to_owned());
+    let summary = summary(&pool, &pool.top("5%"), run);
+    insta::assert_snapshot!(summary.warnings.join("\n"), @r"
+    2 of 20 rows do not alternate user and assistant turns
+    selected answers have 3 supervised tokens on average, the pool's 26: the selection may prefer short answers
+    the score follows answer length (rank correlation −1.00 over the pool)
+    the score follows total length (rank correlation −0.89 over the pool)
+    1 example has no rank: zero gradient (1)
+    ");
+}
+
+#[test]
+fn report_json_has_the_numbers() {
+    let pool = ScoredPool::new(100);
+    let summary = summary(&pool, &pool.top("5"), facts());
+    let dir = tempfile::tempdir().unwrap();
+    let json = dir.path().join("report.json");
+    write(&summary, &json, &dir.path().join("report.html")).unwrap();
+    let report: Value = serde_json::from_str(&fs::read_to_string(json).unwrap()).unwrap();
+    assert_eq!(report["format"], 1);
+    assert_eq!(report["run"]["budget"], "0.05");
+    assert_eq!(report["size"]["n_selected"], 5);
+    assert_eq!(report["best"].as_array().unwrap().len(), 5);
+    assert_eq!(report["flagged"][0]["reason"], "zero gradient");
+}
+
+#[test]
+fn the_page_needs_nothing_from_anywhere() {
+    let pool = ScoredPool::new(100);
+    let page = page(&summary(&pool, &pool.top("10%"), facts()));
+    for reference in ["http://", "https://", "src=", "<script", "<link", "@import", "url("] {
+        assert!(!page.contains(reference), "the page has `{reference}`");
+    }
+    for part in ["<h1>gsm8k from a mixture</h1>", "cut 0.", "lora.rank", "epoch-2", "zero gradient"]
+    {
+        assert!(page.contains(part), "the page lacks `{part}`");
+    }
+    // The film was <b>slow</b>: from a row.
+    assert!(!page.contains("<b>"));
+}
+
+#[test]
+fn hostile_text_stays_text() {
+    let mut pool = ScoredPool::new(20);
+    let hostile =
+        "</p></main><script>alert(1)</script>\u{1b}]0;owned\u{7}\u{202e}\0 \"'{{ 7*7 }}\r\n\u{9b}2J"
+            .to_owned() + &"x".repeat(3_000_000);
+    for (row, record) in pool.scores.rows.iter_mut().zip(&mut pool.records) {
+        row.source.clone_from(&hostile);
+        record.messages = turns(&[("user", &hostile), ("assistant", &hostile)]);
+    }
+    pool.scores.subtasks[1].clone_from(&hostile);
+    pool.scores.rows[0].flag = Some(hostile.clone());
+    let mut run = facts();
+    run.name.clone_from(&hostile);
+    run.notes.push(hostile.clone());
+    run.subset = PathBuf::from(hostile.replace('\0', ""));
+    run.stages[0].summary.clone_from(&hostile);
+    run.settings.insert(hostile.clone(), Value::String(hostile));
+    let summary = summary(&pool, &pool.top("30%"), run);
+
+    let page = page(&summary);
+    assert!(page.len() < 200_000, "{} bytes", page.len());
+    assert!(!page.contains("<script"));
+    assert!(page.contains("{{ 7*7 }}"));
+    let is_plain = |character: char| !character.is_control() || character == '\n';
+    assert!(page.chars().all(is_plain) && !page.contains('\u{202e}'));
+    let text = text(&summary);
+    assert!(text.chars().all(is_plain) && !text.contains('\u{202e}'));
+    assert!(text.lines().all(|line| line.chars().count() < 500));
+}
+
+#[test]
+fn a_pool_of_one_and_an_empty_selection_have_a_report() {
+    let mut pool = ScoredPool::new(2);
+    pool.scores.rows.remove(0);
+    pool.records.remove(0);
+    for selected in [pool.top("1"), Vec::new()] {
+        let summary = summary(&pool, &selected, facts());
+        let page = page(&summary);
+        assert!(!page.contains("NaN") && !page.contains(">inf"), "{page}");
+        assert!(!text(&summary).contains("NaN"));
+    }
+}
+
+#[test]
+fn a_page_that_cannot_be_written_is_named() {
+    let pool = ScoredPool::new(20);
+    let summary = summary(&pool, &pool.top("2"), facts());
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("file"), "").unwrap();
+    let json = dir.path().join("report.json");
+    let error = write(&summary, &json, &dir.path().join("file/report.html")).unwrap_err();
+    let message = error.to_string().replace(dir.path().to_str().unwrap(), "<dir>");
+    insta::assert_snapshot!(message, @"failed to create directory `<dir>/file`: File exists (os error 17)");
+}
+
+/// Leaves a page to look at.
+#[test]
+fn a_page_to_look_at_is_written() {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");
+    let pool = ScoredPool::new(400);
+    let summary = summary(&pool, &pool.top("5%"), facts());
+    write(&summary, &dir.join("report.json"), &dir.join("report.html")).unwrap();
+    assert!(dir.join("report.html").is_file());
+}
