@@ -140,6 +140,7 @@ impl Settings<'_> {
     fn warmup(&self) -> Result<WarmupSettings, ConfigError> {
         Ok(WarmupSettings {
             share: self.share("warmup-share", self.raw.warmup_share.as_ref(), false)?,
+            min_rows: self.count("warmup-min-rows", self.raw.warmup_min_rows)?.get(),
             epochs: u32::try_from(self.count("epochs", self.raw.epochs.map(u64::from))?.get())
                 .expect("it was one"),
             batch_size: self.count("batch-size", self.raw.batch_size)?.get(),

@@ -70,6 +70,14 @@ impl Config {
         self.gradients[0]
     }
 
+    /// The kinds of direction that are stored, in one order whatever order they
+    /// were given in: another one that scores costs no gradients.
+    pub fn stored_kinds(&self) -> Vec<GradientKind> {
+        let mut kinds = self.gradients.clone();
+        kinds.sort_unstable();
+        kinds
+    }
+
     /// The joined settings as a TOML file that resolves to this very config.
     ///
     /// # Panics

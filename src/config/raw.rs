@@ -112,6 +112,12 @@ pub struct RawConfig {
     #[serde(deserialize_with = "text_or_number", skip_serializing_if = "Option::is_none")]
     pub warmup_share: Option<String>,
 
+    /// Train on at least this many rows of a small pool
+    #[arg(long, global = true, env = "LESS_SELECT_WARMUP_MIN_ROWS", hide_env = true)]
+    #[arg(help_heading = "Warm-up")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warmup_min_rows: Option<u64>,
+
     /// Passes over that share; a checkpoint each
     #[arg(
         long,

@@ -176,7 +176,7 @@ fn settings_of(stage: Stage, config: &Config) -> Value {
         checkpoints,
         warmup,
         lora,
-        gradients,
+        gradients: _, // by the kinds that are stored, and the one that scores
         projection,
         store_dtype,
         shard_rows,
@@ -198,7 +198,7 @@ fn settings_of(stage: Stage, config: &Config) -> Value {
         Stage::Warmup if checkpoints.is_some() => json!({}),
         Stage::Warmup => json!({ "warmup": warmup, "lora": lora, "dtype": dtype, "seed": seed }),
         Stage::Gradients => json!({
-            "gradient": gradients, "projection": projection, "store-dtype": store_dtype,
+            "gradient": config.stored_kinds(), "projection": projection, "store-dtype": store_dtype,
             "shard-rows": shard_rows, "dtype": dtype, "seed": seed,
         }),
         Stage::Index | Stage::Report => json!({}),

@@ -163,9 +163,10 @@ impl<'a> Collector<'a> {
         let moments = self.moments(checkpoint)?;
         let projection =
             Projection::new(config.projection, config.seed, checkpoint.label(), &layout)?;
+        let stored = config.stored_kinds();
         for (split, table) in &self.tables {
             let kinds = match split {
-                Split::Pool => config.gradients.as_slice(),
+                Split::Pool => stored.as_slice(),
                 Split::Target => &[GradientKind::Sgd],
             };
             let settings = CollectSettings {

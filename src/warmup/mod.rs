@@ -42,6 +42,8 @@ pub use train::{Summary, WarmupError, train};
 pub struct WarmupSettings {
     /// Share of the pool's rows to train on, in `(0, 1]`.
     pub share: f64,
+    /// Fewest rows to train on, at least one: the moments of a few steps are noise.
+    pub min_rows: usize,
     /// Passes over them, at least one; each leaves a checkpoint.
     pub epochs: u32,
     /// Rows of an optimizer step, at least one.
@@ -60,11 +62,10 @@ pub struct WarmupSettings {
 
 impl WarmupSettings {
     /// Rows to train on of a pool of `n_pool`: the share, rounded, but at least
-    /// 64 where there are so many, for the moments of a few steps are noise.
+    /// [`min_rows`](Self::min_rows) where there are so many.
     #[expect(clippy::cast_sign_loss, reason = "a share of a count is not negative")]
     pub fn n_rows(&self, n_pool: usize) -> usize {
-        const FEWEST: usize = 64;
-        ((n_pool as f64 * self.share).round() as usize).max(FEWEST).min(n_pool)
+        ((n_pool as f64 * self.share).round() as usize).max(self.min_rows).min(n_pool)
     }
 
     /// Optimizer steps of an epoch over `n_rows` rows; the last may be smaller.

@@ -55,6 +55,7 @@ mod tests {
     fn settings(schedule: Schedule) -> WarmupSettings {
         WarmupSettings {
             share: 0.05,
+            min_rows: 1,
             epochs: 1,
             batch_size: 8,
             learning_rate: 1.0,
@@ -90,9 +91,9 @@ mod tests {
     }
 
     #[test]
-    fn a_share_of_the_pool_is_at_least_a_row() {
-        let settings = settings(Schedule::Linear);
-        assert_eq!([0, 1, 20, 50, 400].map(|n| settings.n_rows(n)), [0, 1, 1, 3, 20]);
+    fn a_share_of_the_pool_is_never_fewer_rows_than_asked_for() {
+        let settings = WarmupSettings { min_rows: 64, ..settings(Schedule::Linear) };
+        assert_eq!([0, 1, 64, 400, 4000].map(|n| settings.n_rows(n)), [0, 1, 64, 64, 200]);
         assert_eq!([1, 8, 9].map(|n| settings.steps_per_epoch(n)), [1, 1, 2]);
     }
 }

@@ -84,6 +84,7 @@ fn lora(dropout: f64) -> LoraSettings {
 fn settings() -> WarmupSettings {
     WarmupSettings {
         share: 1.0,
+        min_rows: 1,
         epochs: 2,
         batch_size: 4,
         learning_rate: 0.02,

@@ -57,6 +57,16 @@ fn a_new_budget_costs_a_selection_and_nothing_else() {
 }
 
 #[test]
+fn another_stored_direction_costs_a_score_and_nothing_else() {
+    let run = TestRun::new(12);
+    assert_eq!(run.run(&["--gradient", "adam-v,sgd"]).code, 0);
+    let said = run.run(&["--gradient", "sgd,adam-v"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(said.stderr.contains("score      started (gradient changed"), "{}", said.stderr);
+    assert_eq!(said.stderr.matches("unchanged").count(), 4, "{}", said.stderr);
+}
+
+#[test]
 fn a_new_target_keeps_the_pools_gradients() {
     let run = TestRun::new(12);
     assert_eq!(run.run(&[]).code, 0);

@@ -87,6 +87,8 @@ impl TestRun {
             "2",
             "--warmup-share",
             "50%",
+            "--warmup-min-rows",
+            "1",
             "--batch-size",
             "4",
             "--learning-rate",
