@@ -19,6 +19,9 @@ mod projection;
 mod report;
 mod scored_pool;
 mod selection;
+// The real model finds real skills.
+#[cfg(feature = "torch")]
+mod skill;
 mod slow_less;
 mod store;
 mod support;

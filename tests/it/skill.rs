@@ -1,0 +1,83 @@
+//! It finds the skill: the real model on real rows. Minutes, not seconds.
+
+use std::path::{Path, PathBuf};
+
+use less_select::influence::scores::{ScoreRow, ScoreTable};
+use less_select::selection::top;
+
+use crate::support::less_select;
+
+fn data() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("data")
+}
+
+fn lines(path: &str) -> Vec<serde_json::Value> {
+    let text = fs_err::read_to_string(data().join(path)).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+fn write_lines(path: &Path, rows: &[serde_json::Value]) {
+    let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
+    fs_err::write(path, text).unwrap();
+}
+
+/// GSM8K's questions, each with an answer to one of TyDiQA's.
+fn shuffled_target() -> Vec<serde_json::Value> {
+    let mut rows = lines("example/gsm8k.jsonl");
+    for (row, other) in rows.iter_mut().zip(lines("example/tydiqa.jsonl")) {
+        row["messages"][1]["content"] = other["messages"][1]["content"].clone();
+    }
+    rows
+}
+
+/// Sources of the 20 best rows by the subtasks whose name begins with `target`.
+fn best_by(scores: &ScoreTable, target: &str) -> Vec<String> {
+    let wanted: Vec<usize> =
+        (0..scores.subtasks.len()).filter(|i| scores.subtasks[*i].starts_with(target)).collect();
+    let narrowed = |row: &ScoreRow| ScoreRow {
+        by_subtask: wanted.iter().map(|i| row.by_subtask[*i]).collect(),
+        ..row.clone()
+    };
+    let scores = ScoreTable {
+        subtasks: wanted.iter().map(|i| scores.subtasks[*i].clone()).collect(),
+        rows: scores.rows.iter().map(narrowed).collect(),
+    };
+    let best = top(&scores, "20".parse().unwrap());
+    best.iter().map(|place| scores.rows[place.position].source.clone()).collect()
+}
+
+fn count(sources: &[String], source: &str) -> usize {
+    sources.iter().filter(|name| *name == source).count()
+}
+
+/// The mixture holds 20 rows of GSM8K, 20 of TyDiQA and 360 others; planted in
+/// it is one target example of each. One run serves three targets.
+#[test]
+#[ignore = "slow: needs SmolLM2 in the cache"]
+fn slow_the_skill_is_found_and_its_duplicate_ranks_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let target = |name: &str| lines(&format!("example/{name}.jsonl"));
+    write_lines(&dir.path().join("planted-gsm8k.jsonl"), &target("gsm8k")[..1]);
+    write_lines(&dir.path().join("planted-tydiqa.jsonl"), &target("tydiqa")[1..2]);
+    write_lines(&dir.path().join("shuffled.jsonl"), &shuffled_target());
+    let mixture = data().join("mixtures/gsm8k-tydiqa").display().to_string();
+    let output = less_select()
+        .current_dir(dir.path())
+        .args(["--run", "run", "--epochs", "1", "--pool", &mixture])
+        .args(["--pool", "planted-gsm8k.jsonl", "--pool", "planted-tydiqa.jsonl"])
+        .args(["--target", "example:gsm8k", "--target", "example:tydiqa"])
+        .args(["--target", "shuffled.jsonl"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+
+    let scores = ScoreTable::read(&dir.path().join("run/scores.parquet")).unwrap();
+    let [gsm8k, tydiqa, shuffled] = ["gsm8k", "tydiqa", "shuffled"].map(|t| best_by(&scores, t));
+    assert_eq!(gsm8k[0], "planted-gsm8k");
+    assert_eq!(tydiqa[0], "planted-tydiqa");
+    let [n_gsm8k, n_tydiqa] = [count(&gsm8k[1..], "gsm8k"), count(&tydiqa[1..], "tydiqa")];
+    assert!(n_gsm8k >= 18, "{n_gsm8k} of 19 rows are GSM8K: {gsm8k:?}");
+    assert!(n_tydiqa >= 18, "{n_tydiqa} of 19 rows are TyDiQA: {tydiqa:?}");
+    let n_shuffled = count(&shuffled, "gsm8k");
+    assert!(n_shuffled < n_gsm8k, "{n_shuffled} with shuffled answers, {n_gsm8k} without");
+}
