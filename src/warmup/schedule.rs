@@ -90,9 +90,9 @@ mod tests {
     }
 
     #[test]
-    fn a_share_of_the_pool_is_at_least_a_row() {
+    fn a_share_of_the_pool_is_at_least_64_rows_if_there_are_so_many() {
         let settings = settings(Schedule::Linear);
-        assert_eq!([0, 1, 20, 50, 400].map(|n| settings.n_rows(n)), [0, 1, 1, 3, 20]);
+        assert_eq!([0, 1, 50, 400, 2010].map(|n| settings.n_rows(n)), [0, 1, 50, 64, 101]);
         assert_eq!([1, 8, 9].map(|n| settings.steps_per_epoch(n)), [1, 1, 2]);
     }
 }
