@@ -10,7 +10,7 @@
 //! - [`weights`] maps the weight files and checks them against those shapes.
 //!
 //! What a model *computes* needs the `torch` feature: `decoder` is the forward
-//! pass, `lora` its adapters, `batch` what goes in, [`LoraDecoder`] all of it
+//! pass, `lora` its adapters, `batch` what goes in, `LoraDecoder` all of it
 //! loaded on a device.
 
 #[cfg(feature = "torch")]

@@ -207,12 +207,19 @@ fn a_shorter_warm_up_leaves_no_epoch_of_a_longer_one() {
 #[test]
 fn the_share_of_the_pool_is_what_is_trained_on() {
     let dir = tempfile::tempdir().unwrap();
-    let settings = WarmupSettings { share: 0.25, epochs: 1, ..settings() };
-    let summary = warm_up(dir.path(), 0.0, &settings, &Silent).unwrap();
-    assert_eq!((summary.n_rows, summary.n_steps), (3, 1));
+    let example = |n: u32| {
+        let (token_ids, supervised) = (vec![n, n + 1, n + 2], vec![false, true, true]);
+        Example { id: ExampleId::of(&token_ids, &supervised), token_ids, supervised }
+    };
+    let pool = Pool::new((0..80).map(example).collect());
+    let settings = WarmupSettings { share: 0.85, epochs: 1, ..settings() };
+    let _alone = GENERATOR.lock().unwrap();
+    let mut model = tiny_llama(&lora(0.0));
+    let summary = train(&mut model, &pool, &settings, 64, Seed(0), dir.path(), &Silent).unwrap();
+    assert_eq!((summary.n_rows, summary.n_steps), (68, 17));
     insta::assert_snapshot!(
         Summary { first_loss: 2.5, last_loss: 2.25, ..summary },
-        @"3 rows, 1 steps, loss 2.500 in the first epoch and 2.250 in the last"
+        @"68 rows, 17 steps, loss 2.500 in the first epoch and 2.250 in the last"
     );
 }
 

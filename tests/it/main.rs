@@ -9,10 +9,14 @@ mod collect;
 mod direction;
 mod export;
 // The whole program on a model of a few hundred kilobytes.
+#[cfg(feature = "torch")]
+mod goldens;
 mod influence;
 mod ingest;
 #[cfg(feature = "torch")]
 mod parity;
+#[cfg(feature = "torch")]
+mod parity_scores;
 #[cfg(feature = "torch")]
 mod pipeline;
 mod projection;

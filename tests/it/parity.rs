@@ -2,33 +2,21 @@
 //! `scripts/goldens/model.py` made.
 
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use less_select::checkpoint::{Checkpoint, LoraSettings};
-use less_select::compute::{ComputeSettings, Device, Dtype};
+use less_select::compute::Dtype;
 use less_select::gradient::PerExampleGradients;
 use less_select::gradient::layout::ParamLayout;
 use less_select::model::LoraDecoder;
-use less_select::pool::{Example, ExampleId};
-use less_select::tensor_file::{TensorFile, to_f32};
+use less_select::pool::Example;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
+
+use crate::goldens::{RawExample, examples, fixture, json, load, values};
+use crate::toy::example;
 
 /// Both sides sum in f32 and in another order; the bound.
 const TOLERANCE: f64 = 1e-4;
-
-#[derive(Deserialize)]
-struct RawExample {
-    token_ids: Vec<u32>,
-    supervised: Vec<bool>,
-}
-
-impl RawExample {
-    fn example(&self) -> Example {
-        let (token_ids, supervised) = (self.token_ids.clone(), self.supervised.clone());
-        Example { id: ExampleId::of(&token_ids, &supervised), token_ids, supervised }
-    }
-}
 
 #[derive(Deserialize)]
 struct Goldens {
@@ -43,49 +31,15 @@ struct Biased {
     loss: f64,
 }
 
-fn tests_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests")
-}
-
-fn json<T: DeserializeOwned>(name: &str) -> T {
-    let text = fs_err::read_to_string(tests_dir().join("goldens").join(name)).unwrap();
-    serde_json::from_str(&text).unwrap()
-}
-
-fn golden_values(name: &str) -> Vec<f32> {
-    let file = TensorFile::open(&tests_dir().join("goldens/model.safetensors")).unwrap();
-    to_f32(&file.tensor(name).unwrap()).unwrap()
-}
-
+/// The first seven rows of the pool: mixed lengths, one of two tokens.
 fn pool_batch() -> Vec<Example> {
-    #[derive(Deserialize)]
-    struct Examples {
-        pool: Vec<RawExample>,
-    }
-    json::<Examples>("examples.json").pool[..7].iter().map(RawExample::example).collect()
-}
-
-/// One thread for the tiny models: tests run side by side.
-fn load(
-    model_dir: &Path,
-    lora: &LoraSettings,
-    dtype: Dtype,
-    threads: Option<NonZeroUsize>,
-) -> LoraDecoder {
-    let compute = ComputeSettings { device: Device::Cpu, dtype, threads, batch_tokens: 1 };
-    LoraDecoder::load(model_dir, lora, &compute).unwrap()
+    examples().pool[..7].iter().map(RawExample::example).collect()
 }
 
 /// The tiny Llama with the adapter of the second checkpoint that peft wrote.
 fn tiny_llama(dtype: Dtype) -> LoraDecoder {
-    let checkpoint =
-        Checkpoint::open(&tests_dir().join("fixtures/tiny-checkpoints/epoch-2")).unwrap();
-    let mut model = load(
-        &tests_dir().join("fixtures/tiny-llama"),
-        checkpoint.lora(),
-        dtype,
-        Some(NonZeroUsize::MIN),
-    );
+    let checkpoint = Checkpoint::open(&fixture("tiny-checkpoints/epoch-2")).unwrap();
+    let mut model = load(&fixture("tiny-llama"), checkpoint.lora(), dtype, Some(NonZeroUsize::MIN));
     let adapter = checkpoint.adapter(model.layout()).unwrap();
     model.set_adapter(&adapter);
     model
@@ -163,14 +117,14 @@ fn logits_with_an_adapter_equal_those_of_peft() {
     for row in [0, 2, 6] {
         let logits = model.logits(&examples[row].token_ids).concat();
         let name = format!("logits.{row}");
-        assert_close(&name, &logits, &golden_values(&name));
+        assert_close(&name, &logits, &values(&name));
     }
 }
 
 #[test]
 fn losses_and_gradients_equal_those_of_single_examples_in_torch() {
     let mut model = tiny_llama(Dtype::F32);
-    let (examples, expected) = (pool_batch(), golden_values("gradients"));
+    let (examples, expected) = (pool_batch(), values("gradients"));
     for batch_size in [1, 7] {
         let (losses, found) = gradients(&mut model, &examples, batch_size);
         for (found, expected) in losses.iter().zip(json::<Goldens>("model.json").losses) {
@@ -203,15 +157,10 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 fn biases_untied_embeddings_and_bf16_shards_are_settings_of_the_same_decoder() {
     let lora =
         LoraSettings { rank: 1, alpha: 1.0, dropout: 0.0, targets: vec!["q_proj".to_owned()] };
-    let mut model = load(
-        &tests_dir().join("fixtures/tiny-llama-biased"),
-        &lora,
-        Dtype::F32,
-        Some(NonZeroUsize::MIN),
-    );
+    let mut model = load(&fixture("tiny-llama-biased"), &lora, Dtype::F32, Some(NonZeroUsize::MIN));
     let Biased { example, loss } = json::<Goldens>("model.json").biased;
     let logits = model.logits(&example.token_ids).concat();
-    assert_close("biased.logits", &logits, &golden_values("biased.logits"));
+    assert_close("biased.logits", &logits, &values("biased.logits"));
     let (losses, _) = gradients(&mut model, &[example.example()], 1);
     approx::assert_relative_eq!(losses[0], loss, max_relative = TOLERANCE);
 }
@@ -257,13 +206,8 @@ fn smollm2(dtype: Dtype) -> LoraDecoder {
 fn slow_smollm2_computes_what_transformers_computes() {
     let mut model = smollm2(Dtype::F32);
     let goldens = json::<RealGoldens>("smollm2.json").examples;
-    let examples: Vec<Example> = goldens
-        .iter()
-        .map(|golden| {
-            let (token_ids, supervised) = (golden.token_ids.clone(), golden.supervised.clone());
-            RawExample { token_ids, supervised }.example()
-        })
-        .collect();
+    let examples: Vec<Example> =
+        goldens.iter().map(|golden| example(&golden.token_ids, &golden.supervised)).collect();
     let (losses, gradients) = gradients(&mut model, &examples, examples.len());
     for (row, golden) in goldens.iter().enumerate() {
         let logits = model.logits(&golden.token_ids);

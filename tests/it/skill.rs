@@ -17,8 +17,8 @@ fn lines(path: &str) -> Vec<serde_json::Value> {
 }
 
 fn write_lines(path: &Path, rows: &[serde_json::Value]) {
-    let text: String = rows.iter().map(|row| format!("{row}\n")).collect();
-    fs_err::write(path, text).unwrap();
+    let text: Vec<String> = rows.iter().map(ToString::to_string).collect();
+    fs_err::write(path, text.join("\n")).unwrap();
 }
 
 /// GSM8K's questions, each with an answer to one of TyDiQA's.

@@ -1,0 +1,68 @@
+//! What `scripts/goldens/model.py` made: fixtures and reference numbers.
+
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use less_select::checkpoint::LoraSettings;
+use less_select::compute::{ComputeSettings, Device, Dtype};
+use less_select::model::LoraDecoder;
+use less_select::pool::Example;
+use less_select::tensor_file::{TensorFile, to_f32};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use crate::toy;
+
+/// An example as the goldens have it.
+#[derive(Deserialize)]
+pub(crate) struct RawExample {
+    pub(crate) token_ids: Vec<u32>,
+    supervised: Vec<bool>,
+    pub(crate) subtask: Option<String>,
+}
+
+impl RawExample {
+    pub(crate) fn example(&self) -> Example {
+        toy::example(&self.token_ids, &self.supervised)
+    }
+}
+
+/// Twelve pool rows and five target rows; the last pool row is a target row.
+#[derive(Deserialize)]
+pub(crate) struct Examples {
+    pub(crate) pool: Vec<RawExample>,
+    pub(crate) target: Vec<RawExample>,
+}
+
+pub(crate) fn examples() -> Examples {
+    json("examples.json")
+}
+
+pub(crate) fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+}
+
+fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
+}
+
+pub(crate) fn json<T: DeserializeOwned>(name: &str) -> T {
+    serde_json::from_str(&fs_err::read_to_string(golden(name)).unwrap()).unwrap()
+}
+
+/// A tensor of `model.safetensors`.
+pub(crate) fn values(name: &str) -> Vec<f32> {
+    let file = TensorFile::open(&golden("model.safetensors")).unwrap();
+    to_f32(&file.tensor(name).unwrap()).unwrap()
+}
+
+/// A model on the CPU; with one thread where tests run side by side.
+pub(crate) fn load(
+    model_dir: &Path,
+    lora: &LoraSettings,
+    dtype: Dtype,
+    threads: Option<NonZeroUsize>,
+) -> LoraDecoder {
+    let compute = ComputeSettings { device: Device::Cpu, dtype, threads, batch_tokens: 1 };
+    LoraDecoder::load(model_dir, lora, &compute).unwrap()
+}
