@@ -73,7 +73,7 @@ fn store_bytes(config: &Config, grad_dim: usize, n_pool: u64, n_target: u64) -> 
 
 /// The speed of matrix products in the precision that will be used.
 fn measured_gflops(context: &Context<'_>) -> Option<f64> {
-    let facts = ask(context, &["probe"]).ok()?;
+    let facts = ask(context, "probe").ok()?;
     facts["gflops"].as_f64().filter(|gflops| *gflops > 0.0)
 }
 

@@ -144,6 +144,22 @@ fn a_stage_refuses_a_run_made_with_other_settings() {
     error: `run` was made with other settings: gradients: proj-dim changed from 512 to 1024
     hint: give the run's own settings, another --run, or `less-select` without a stage to compute what changed
     "#);
+    let said = run.say(&["score"]);
+    assert_eq!(said.code, 0, "what was refused is not kept: {}", said.stderr);
+}
+
+#[test]
+fn a_shard_is_recorded_with_the_settings_it_was_made_with() {
+    let run = TestRun::new(12);
+    assert_eq!(run.run(&[]).code, 0);
+    let said = run.say(&["gradients", "--shard", "1/1", "--proj-dim", "256"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let said = run.say(&["index"]);
+    assert_eq!(said.code, 3, "{}", said.stderr);
+    assert!(said.stderr.contains("proj-dim changed from 256 to 512"), "{}", said.stderr);
+    let store = run.run_dir().join("gradients/epoch-1/pool");
+    let store = less_select::store::gradient_store::GradientStore::open(&store).unwrap();
+    assert_eq!(store.header().proj_dim, 256);
 }
 
 #[test]
