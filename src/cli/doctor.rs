@@ -64,11 +64,11 @@ fn machine(context: &Context<'_>) -> Result<String, String> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let memory = memory_gib()
         .map_or_else(|| "unknown memory".to_owned(), |n| format!("{n:.1} GiB of memory free"));
-    let bf16 = crate::compute::Dtype::Auto.on_this_cpu();
+    let precision = context.config.compute.precision();
     let place = existing_ancestor(context.run.root());
     let probe = tempfile::tempfile_in(place);
     probe.map_err(|err| format!("`{}` cannot be written: {err}", place.display()))?;
-    Ok(format!("{cores} cores, {memory}, computes in {}", format!("{bf16:?}").to_lowercase()))
+    Ok(format!("{cores} cores, {memory}, computes in {}", format!("{precision:?}").to_lowercase()))
 }
 
 /// Memory that processes can still have, from the kernel.

@@ -163,6 +163,22 @@ fn a_shard_is_recorded_with_the_settings_it_was_made_with() {
 }
 
 #[test]
+fn a_checkpoint_trained_anew_in_its_folder_gets_new_gradients() {
+    let (run, other) = (TestRun::new(12), TestRun::new(12));
+    assert_eq!(run.run(&["--epochs", "1"]).code, 0);
+    assert_eq!(other.run(&["--epochs", "1", "--seed", "1"]).code, 0);
+    let own = run.path("checkpoint-7");
+    fs_err::rename(run.run_dir().join("checkpoints/epoch-1"), &own).unwrap();
+    assert_eq!(run.run(&["--checkpoints", "checkpoint-7"]).code, 0);
+    let before = run.checksums("gradients/checkpoint-7");
+    fs_err::remove_dir_all(&own).unwrap();
+    fs_err::rename(other.run_dir().join("checkpoints/epoch-1"), &own).unwrap();
+    assert_eq!(run.run(&["--checkpoints", "checkpoint-7"]).code, 0);
+    let after = run.checksums("gradients/checkpoint-7");
+    assert!(before.iter().zip(&after).all(|(before, after)| before != after), "{after:?}");
+}
+
+#[test]
 fn a_run_in_use_is_left_alone() {
     let run = TestRun::new(12);
     let _held = less_select::pipeline::lock::exclusive(&run.run_dir().join("lock")).unwrap();
