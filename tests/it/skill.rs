@@ -53,7 +53,8 @@ fn count(sources: &[String], source: &str) -> usize {
 }
 
 /// The mixture holds 20 rows of GSM8K, 20 of TyDiQA and 360 others; planted in
-/// it is one target example of each. One run serves three targets.
+/// it is one target example of each. One run serves four targets: those two,
+/// GSM8K with TyDiQA's answers, and the planted example of GSM8K alone.
 #[test]
 #[ignore = "slow: needs SmolLM2 in the cache"]
 fn slow_the_skill_is_found_and_its_duplicate_ranks_first() {
