@@ -30,8 +30,9 @@ fn shuffled_target() -> Vec<serde_json::Value> {
     rows
 }
 
-/// Sources of the 20 best rows by the subtasks whose name begins with `target`.
-fn best_by(scores: &ScoreTable, target: &str) -> Vec<String> {
+/// Sources of the 20 best rows by the subtasks whose name begins with `target`,
+/// rows of the source `without` aside.
+fn best_by(scores: &ScoreTable, target: &str, without: &str) -> Vec<String> {
     let wanted: Vec<usize> =
         (0..scores.subtasks.len()).filter(|i| scores.subtasks[*i].starts_with(target)).collect();
     let narrowed = |row: &ScoreRow| ScoreRow {
@@ -40,18 +41,20 @@ fn best_by(scores: &ScoreTable, target: &str) -> Vec<String> {
     };
     let scores = ScoreTable {
         subtasks: wanted.iter().map(|i| scores.subtasks[*i].clone()).collect(),
-        rows: scores.rows.iter().map(narrowed).collect(),
+        rows: scores.rows.iter().filter(|row| row.source != without).map(narrowed).collect(),
     };
     let best = top(&scores, "20".parse().unwrap());
     best.iter().map(|place| scores.rows[place.position].source.clone()).collect()
 }
 
+/// How many are of `source`, planted ones included.
 fn count(sources: &[String], source: &str) -> usize {
-    sources.iter().filter(|name| *name == source).count()
+    sources.iter().filter(|name| name.ends_with(source)).count()
 }
 
 /// The mixture holds 20 rows of GSM8K, 20 of TyDiQA and 360 others; planted in
-/// it is one target example of each. One run serves three targets.
+/// it is one target example of each. One run serves four targets: those two,
+/// GSM8K with TyDiQA's answers, and the planted example of GSM8K alone.
 #[test]
 #[ignore = "slow: needs SmolLM2 in the cache"]
 fn slow_the_skill_is_found_and_its_duplicate_ranks_first() {
@@ -66,18 +69,24 @@ fn slow_the_skill_is_found_and_its_duplicate_ranks_first() {
         .args(["--run", "run", "--epochs", "1", "--pool", &mixture])
         .args(["--pool", "planted-gsm8k.jsonl", "--pool", "planted-tydiqa.jsonl"])
         .args(["--target", "example:gsm8k", "--target", "example:tydiqa"])
-        .args(["--target", "shuffled.jsonl"])
+        .args(["--target", "shuffled.jsonl", "--target", "planted=planted-gsm8k.jsonl"])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
     let scores = ScoreTable::read(&dir.path().join("run/scores.parquet")).unwrap();
-    let [gsm8k, tydiqa, shuffled] = ["gsm8k", "tydiqa", "shuffled"].map(|t| best_by(&scores, t));
-    assert_eq!(gsm8k[0], "planted-gsm8k");
-    assert_eq!(tydiqa[0], "planted-tydiqa");
-    let [n_gsm8k, n_tydiqa] = [count(&gsm8k[1..], "gsm8k"), count(&tydiqa[1..], "tydiqa")];
-    assert!(n_gsm8k >= 18, "{n_gsm8k} of 19 rows are GSM8K: {gsm8k:?}");
-    assert!(n_tydiqa >= 18, "{n_tydiqa} of 19 rows are TyDiQA: {tydiqa:?}");
-    let n_shuffled = count(&shuffled, "gsm8k");
+    let [gsm8k, shuffled] = ["gsm8k", "shuffled"].map(|target| best_by(&scores, target, ""));
+    assert_eq!(best_by(&scores, "planted", "")[0], "planted-gsm8k");
+    let [n_gsm8k, n_shuffled] = [count(&gsm8k, "gsm8k"), count(&shuffled, "gsm8k")];
+    assert!(n_gsm8k >= 19, "{n_gsm8k} of 20 rows are GSM8K: {gsm8k:?}");
     assert!(n_shuffled < n_gsm8k, "{n_shuffled} with shuffled answers, {n_gsm8k} without");
+
+    // The mixture's rows of P3 are questions on a given fact, answered in a
+    // word or two: TyDiQA's own skill. They must not outrank it by much, and
+    // nothing else may.
+    let tydiqa = best_by(&scores, "tydiqa", "");
+    assert_eq!(tydiqa[0], "planted-tydiqa");
+    assert!(count(&tydiqa, "tydiqa") >= 16, "{tydiqa:?}");
+    let tydiqa = best_by(&scores, "tydiqa", "t0_p3");
+    assert!(count(&tydiqa, "tydiqa") >= 19, "{tydiqa:?}");
 }
