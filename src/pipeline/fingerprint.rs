@@ -15,6 +15,7 @@ use super::checksums::Checksums;
 use super::manifest::Manifest;
 use crate::checkpoint::Checkpoint;
 use crate::config::Config;
+use crate::pool::ChatEncoder;
 use crate::stage::Stage;
 
 /// Everything that decides a stage's output.
@@ -264,9 +265,7 @@ fn add_own_checkpoints(
 }
 
 fn is_tokenizer_file(name: &str) -> bool {
-    name.starts_with("tokenizer")
-        || name.starts_with("chat_template")
-        || name == "special_tokens_map.json"
+    ChatEncoder::FILES.contains(&name)
 }
 
 fn is_weight_file(name: &str) -> bool {
