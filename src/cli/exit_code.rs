@@ -5,6 +5,7 @@
 
 use std::io;
 
+use super::interrupt;
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind};
 use crate::influence::InfluenceError;
 use crate::influence::scores_file::{ScoresError, ScoresErrorKind};
@@ -44,8 +45,10 @@ pub(super) enum ExitCode {
     Temporary = 75,
     /// A file of the run is damaged.
     Damaged = 76,
-    /// SIGINT.
+    /// Stopped by SIGINT, which Ctrl-C sends.
     Interrupted = 130,
+    /// Stopped by SIGTERM, which schedulers send.
+    Terminated = 143,
 }
 
 /// Errors that have an exit code.
@@ -58,7 +61,7 @@ impl HasExitCode for io::Error {
     fn exit_code(&self) -> u8 {
         let code = match self.kind() {
             io::ErrorKind::InvalidData => ExitCode::Damaged,
-            io::ErrorKind::Interrupted => ExitCode::Interrupted,
+            io::ErrorKind::Interrupted => interrupt::exit_code(),
             _ => ExitCode::Io,
         };
         code as u8
@@ -74,7 +77,7 @@ impl HasExitCode for PipelineError {
             | Self::Report(ReportError::Io(err)) => err.exit_code(),
             Self::OtherPlan { .. } => ExitCode::OtherPlan as u8,
             Self::Incomplete { .. } => ExitCode::Incomplete as u8,
-            Self::Interrupted => ExitCode::Interrupted as u8,
+            Self::Interrupted => interrupt::exit_code() as u8,
             Self::Ingest(err) => err.exit_code(),
             Self::Checkpoint(err) => err.exit_code(),
             Self::Store(err) => err.exit_code(),
@@ -96,7 +99,7 @@ impl HasExitCode for WorkerError {
             Self::Missing { .. } => ExitCode::Usage as u8,
             Self::Io(err) => err.exit_code(),
             Self::Died { .. } => ExitCode::Temporary as u8,
-            Self::Interrupted => ExitCode::Interrupted as u8,
+            Self::Interrupted => interrupt::exit_code() as u8,
         }
     }
 }
@@ -130,7 +133,7 @@ impl HasExitCode for PoolError {
             },
             Self::Columns(_) => ExitCode::Usage as u8,
             Self::TooManyRejects { .. } | Self::Empty { .. } => ExitCode::BadData as u8,
-            Self::Interrupted => ExitCode::Interrupted as u8,
+            Self::Interrupted => interrupt::exit_code() as u8,
         }
     }
 }
@@ -200,7 +203,7 @@ impl HasExitCode for InfluenceError {
                 ExitCode::BadData as u8
             }
             Self::Threads(_) => ExitCode::Temporary as u8,
-            Self::Interrupted => ExitCode::Interrupted as u8,
+            Self::Interrupted => interrupt::exit_code() as u8,
         }
     }
 }
@@ -232,7 +235,7 @@ impl HasExitCode for ExportError {
 
 #[cfg(feature = "torch")]
 mod torch {
-    use super::{ExitCode, HasExitCode};
+    use super::{ExitCode, HasExitCode, interrupt};
     use crate::gradient::collect::CollectError;
     use crate::model::ModelError;
     use crate::model::weights::{WeightsError, WeightsErrorKind};
@@ -262,7 +265,7 @@ mod torch {
                 Self::Model(err) => err.exit_code(),
                 Self::Checkpoint(err) => err.exit_code(),
                 Self::Io(err) => err.exit_code(),
-                Self::Interrupted => ExitCode::Interrupted as u8,
+                Self::Interrupted => interrupt::exit_code() as u8,
             }
         }
     }
@@ -298,7 +301,7 @@ mod torch {
                 Self::Pool(err) => err.exit_code(),
                 Self::Store(err) => err.exit_code(),
                 Self::Threads(_) => ExitCode::Temporary as u8,
-                Self::Interrupted => ExitCode::Interrupted as u8,
+                Self::Interrupted => interrupt::exit_code() as u8,
             }
         }
     }

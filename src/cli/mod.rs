@@ -5,6 +5,7 @@ mod doctor;
 mod exit;
 mod exit_code;
 mod inspect;
+mod interrupt;
 mod plan;
 mod progress;
 mod settings;
@@ -52,7 +53,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> std::process::ExitCode {
         Ok(cli) => cli,
         Err(usage) => return exit::usage(&usage),
     };
-    progress::listen_for_interrupts();
+    interrupt::listen();
     exit::guarded(|| match answer(&cli) {
         Ok(answer) => print(&cli, &answer),
         Err(err) => exit::failure(&err, cli.place.json),

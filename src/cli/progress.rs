@@ -1,42 +1,16 @@
 //! How a run looks while it runs: bars on a terminal, plain lines elsewhere.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::interrupt;
 use crate::progress::{Event, Observer};
 use crate::stage::Stage;
 
-/// Set by SIGINT, SIGTERM, or a parent that went away.
-static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-
 /// How often a plain log tells progress.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
-
-/// Makes SIGINT and SIGTERM a polite request; a second one ends the process.
-pub(super) fn listen_for_interrupts() {
-    let ask = || {
-        if INTERRUPTED.swap(true, Ordering::Relaxed) {
-            #[expect(clippy::exit, reason = "the user asked twice; a run survives being killed")]
-            std::process::exit(130);
-        }
-    };
-    // Fails only if a handler is set already, and then the default is fine.
-    let _ = ctrlc::set_handler(ask);
-}
-
-/// Whether somebody asked this process to stop.
-pub(super) fn is_interrupted() -> bool {
-    INTERRUPTED.load(Ordering::Relaxed)
-}
-
-/// Asks this process to stop.
-#[cfg(feature = "torch")]
-pub(super) fn interrupt() {
-    INTERRUPTED.store(true, Ordering::Relaxed);
-}
 
 /// Tells events to a person on standard error.
 pub(super) struct Teller {
@@ -70,7 +44,7 @@ impl Observer for Teller {
     }
 
     fn is_interrupted(&self) -> bool {
-        is_interrupted()
+        interrupt::is_asked()
     }
 }
 

@@ -11,9 +11,8 @@ use std::path::{Path, PathBuf};
 use clap::{Parser, Subcommand};
 use serde_json::{Value, json};
 
-use super::exit;
 use super::exit_code::{ExitCode, HasExitCode};
-use super::progress;
+use super::{exit, interrupt};
 use crate::config::{Config, ConfigError, Layer};
 use crate::gradient::shard_plan::Part;
 use crate::model::probe;
@@ -103,7 +102,7 @@ impl Observer for Parent {
     }
 
     fn is_interrupted(&self) -> bool {
-        progress::is_interrupted()
+        interrupt::is_asked()
     }
 }
 
@@ -114,7 +113,7 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> std::process::ExitCode {
         Ok(cli) => cli,
         Err(usage) => return exit::usage(&usage),
     };
-    progress::listen_for_interrupts();
+    interrupt::listen();
     if cli.attached {
         std::thread::spawn(stop_with_the_parent);
     }
@@ -124,8 +123,12 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> std::process::ExitCode {
             (ExitCode::Done as u8).into()
         }
         Err(err) => {
-            say(&Line::Failure(Failure::new(err.exit_code(), &err)));
-            err.exit_code().into()
+            let exit_code = err.exit_code();
+            // Whoever asked us to stop knows why we did.
+            if exit_code != interrupt::exit_code() as u8 {
+                say(&Line::Failure(Failure::new(exit_code, &err)));
+            }
+            exit_code.into()
         }
     })
 }
@@ -151,7 +154,7 @@ fn settings(file: &Path) -> Result<Config, ConfigError> {
 /// The parent holds our standard input open for as long as it wants us.
 fn stop_with_the_parent() {
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
-    progress::interrupt();
+    interrupt::ask();
 }
 
 /// One line on standard output; a parent that went away is noticed elsewhere.

@@ -25,6 +25,8 @@ use manifest::{Manifest, StageRecord};
 use crate::checkpoint::{Checkpoint, checkpoints_in};
 use crate::config::Config;
 use crate::gradient::shard_plan::Part;
+use crate::influence::InfluenceError;
+use crate::pool::PoolError;
 use crate::progress::{Event, Observer};
 use crate::run_dir::RunDir;
 use crate::stage::Stage;
@@ -67,7 +69,7 @@ pub enum PipelineError {
     Io(#[from] io::Error),
     /// The pool or the target could not be read.
     #[error("the pool and the target could not be read")]
-    Ingest(#[from] crate::pool::PoolError),
+    Ingest(#[source] PoolError),
     /// A checkpoint could not be read.
     #[error("the checkpoints cannot be used")]
     Checkpoint(#[from] crate::checkpoint::CheckpointError),
@@ -76,7 +78,7 @@ pub enum PipelineError {
     Store(#[from] crate::store::StoreError),
     /// Scores could not be computed.
     #[error("the pool could not be scored")]
-    Influence(#[from] crate::influence::InfluenceError),
+    Influence(#[source] InfluenceError),
     /// The scores could not be written or read.
     #[error("the scores cannot be used")]
     Scores(#[from] crate::influence::scores_file::ScoresError),
@@ -103,6 +105,24 @@ pub enum PipelineError {
 /// The folder of the checkpoints: the warm-up's, or the user's own.
 fn checkpoints_dir(config: &Config, run: &RunDir) -> PathBuf {
     config.checkpoints.clone().unwrap_or_else(|| run.checkpoints())
+}
+
+impl From<PoolError> for PipelineError {
+    fn from(err: PoolError) -> Self {
+        match err {
+            PoolError::Interrupted => Self::Interrupted,
+            err => Self::Ingest(err),
+        }
+    }
+}
+
+impl From<InfluenceError> for PipelineError {
+    fn from(err: InfluenceError) -> Self {
+        match err {
+            InfluenceError::Interrupted => Self::Interrupted,
+            err => Self::Influence(err),
+        }
+    }
 }
 
 impl From<worker::WorkerError> for PipelineError {
