@@ -20,7 +20,7 @@ use crate::checkpoint::LoraSettings;
 use crate::compute::ComputeSettings;
 use crate::gradient::direction::GradientKind;
 use crate::influence::Aggregation;
-use crate::pool::IngestSettings;
+use crate::pool::{IngestSettings, Source};
 use crate::projection::ProjectionSettings;
 use crate::seed::Seed;
 use crate::selection::{Budget, Schema};
@@ -85,6 +85,40 @@ impl Config {
     /// Never: the settings came from TOML.
     pub fn to_toml(&self) -> String {
         toml::to_string(&self.raw).expect("settings are plain values")
+    }
+
+    /// The same with absolute paths: it means the same in every folder.
+    ///
+    /// # Errors
+    ///
+    /// If the current folder is not known.
+    ///
+    /// # Panics
+    ///
+    /// Never: the settings came from TOML.
+    pub fn to_absolute_toml(&self) -> std::io::Result<String> {
+        let mut raw = self.raw.clone();
+        raw.model = Some(std::path::absolute(&self.model)?.display().to_string());
+        if let Some(path) = &mut raw.checkpoints {
+            *path = std::path::absolute(&*path)?.display().to_string();
+        }
+        for sources in [&mut raw.pool, &mut raw.target] {
+            for source in sources.iter_mut().flatten() {
+                let Ok(parsed) = source.parse::<Source>();
+                *source = parsed.absolute()?;
+            }
+        }
+        Ok(toml::to_string(&raw).expect("settings are plain values"))
+    }
+
+    /// What decides the subset, without what only says where and how: no path,
+    /// no device. Equal for the same job on another machine.
+    pub fn portable(&self) -> serde_json::Map<String, serde_json::Value> {
+        const LOCAL: [&str; 7] =
+            ["model", "pool", "target", "checkpoints", "device", "threads", "batch-tokens"];
+        let mut settings = layers::to_map(&self.raw);
+        settings.retain(|name, _| !LOCAL.contains(&name.as_str()));
+        settings
     }
 }
 
