@@ -35,12 +35,12 @@ use crate::stage::Stage;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PipelineError {
-    /// Somebody else works on the run.
-    #[error("`{}` is not free", run.display())]
+    /// Somebody else works on the run, or it is no place to write.
+    #[error("cannot work in `{}`", run.display())]
     Locked {
         /// The run directory.
         run: PathBuf,
-        /// Who, or why it is not known.
+        /// Who, or what the system says.
         #[source]
         source: lock::LockError,
     },
@@ -207,8 +207,10 @@ impl Run<'_> {
         self.logged(|run| {
             let mut checksums = Checksums::open(run.dir.checksums());
             let result = work(run, &mut checksums);
-            checksums.save()?;
-            result
+            let saved = checksums.save();
+            // What stopped the work may be what keeps this from being written.
+            result?;
+            Ok(saved?)
         })
     }
 
