@@ -121,7 +121,14 @@ impl HasExitCode for PoolError {
                 | InputErrorKind::UnknownFormat
                 | InputErrorKind::Pattern(_)
                 | InputErrorKind::NoExample => ExitCode::Usage as u8,
-                InputErrorKind::Read(err) => err.exit_code(),
+                InputErrorKind::Read(err) => match err.kind() {
+                    // A decompressor's words for damaged bytes.
+                    io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::InvalidInput
+                    | io::ErrorKind::InvalidData
+                    | io::ErrorKind::Other => ExitCode::BadData as u8,
+                    _ => err.exit_code(),
+                },
                 InputErrorKind::Json(_) | InputErrorKind::Parquet(_) => ExitCode::BadData as u8,
             },
             Self::Model { kind, .. } => match kind {
