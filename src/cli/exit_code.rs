@@ -149,7 +149,7 @@ impl HasExitCode for TensorFileError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Io(err) => err.exit_code(),
-            Self::Format { .. } => ExitCode::BadData as u8,
+            Self::Format(_) => ExitCode::BadData as u8,
         }
     }
 }
@@ -189,6 +189,8 @@ impl HasExitCode for StoreError {
             StoreErrorKind::NotCommitted(_) => ExitCode::Incomplete as u8,
             StoreErrorKind::NoKind(_) => ExitCode::OtherPlan as u8,
             StoreErrorKind::Json(_)
+            | CheckpointErrorKind::OtherAdapter { .. }
+            | CheckpointErrorKind::NoMoments
             | StoreErrorKind::OtherFile(_)
             | StoreErrorKind::Length { .. }
             | StoreErrorKind::Checksum
@@ -265,6 +267,7 @@ mod torch {
     }
 
     impl HasExitCode for WarmupError {
+                Self::OtherModules { .. } => ExitCode::BadData as u8,
         fn exit_code(&self) -> u8 {
             match self {
                 Self::EmptyPool | Self::NotFinite { .. } => ExitCode::BadData as u8,
