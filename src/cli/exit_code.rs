@@ -12,6 +12,7 @@ use crate::influence::scores_file::{ScoresError, ScoresErrorKind};
 use crate::model::config::{
     ConfigError as ModelConfigError, ConfigErrorKind as ModelConfigErrorKind,
 };
+use crate::model::weights::{WeightsError, WeightsErrorKind};
 use crate::pipeline::PipelineError;
 use crate::pipeline::lock::LockError;
 use crate::pipeline::worker::WorkerError;
@@ -87,6 +88,7 @@ impl HasExitCode for PipelineError {
             Self::Report(ReportError::Page(_)) => ExitCode::Bug as u8,
             Self::Model(err) => err.exit_code(),
             Self::Lora(_) => ExitCode::Usage as u8,
+            Self::Weights(err) => err.exit_code(),
             Self::Worker(err) => err.exit_code(),
         }
     }
@@ -164,6 +166,16 @@ impl HasExitCode for ModelConfigError {
 }
 
 impl HasExitCode for CheckpointError {
+impl HasExitCode for WeightsError {
+    fn exit_code(&self) -> u8 {
+        match &self.kind {
+            WeightsErrorKind::File(err) => err.exit_code(),
+            WeightsErrorKind::Io(err) => err.exit_code(),
+            _ => ExitCode::BadData as u8,
+        }
+    }
+}
+
     fn exit_code(&self) -> u8 {
         match &self.kind {
             CheckpointErrorKind::Io(err) => err.exit_code(),
@@ -247,7 +259,6 @@ mod torch {
     use super::{ExitCode, HasExitCode, interrupt};
     use crate::gradient::collect::CollectError;
     use crate::model::ModelError;
-    use crate::model::weights::{WeightsError, WeightsErrorKind};
     use crate::pipeline::torch::TorchError;
     use crate::warmup::WarmupError;
 
@@ -289,16 +300,6 @@ mod torch {
                 Self::Token { .. } => ExitCode::BadData as u8,
                 // Out of memory, as a rule.
                 Self::Torch(_) => ExitCode::Temporary as u8,
-            }
-        }
-    }
-
-    impl HasExitCode for WeightsError {
-        fn exit_code(&self) -> u8 {
-            match &self.kind {
-                WeightsErrorKind::File(err) => err.exit_code(),
-                WeightsErrorKind::Io(err) => err.exit_code(),
-                _ => ExitCode::BadData as u8,
             }
         }
     }

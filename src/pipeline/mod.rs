@@ -26,6 +26,8 @@ use crate::checkpoint::{Checkpoint, checkpoints_in};
 use crate::config::Config;
 use crate::gradient::shard_plan::Part;
 use crate::influence::InfluenceError;
+use crate::model::DecoderConfig;
+use crate::model::weights::WeightFiles;
 use crate::pool::PoolError;
 use crate::progress::{Event, Observer};
 use crate::run_dir::RunDir;
@@ -99,6 +101,9 @@ pub enum PipelineError {
     Worker(worker::WorkerError),
     /// The user, or the system, asked the run to stop.
     #[error("interrupted; what is complete is kept")]
+    /// The model's weights cannot be used.
+    #[error("the model cannot be used")]
+    Weights(#[from] crate::model::weights::WeightsError),
     Interrupted,
 }
 
@@ -159,6 +164,7 @@ impl Run<'_> {
     /// Brings one stage up to date, given the ones before it.
     ///
     /// # Errors
+        self.check_model()?;
     ///
     /// If an earlier stage is not complete, or was made from other settings.
     pub fn one(&self, stage: Stage) -> Result<(), PipelineError> {
@@ -229,6 +235,15 @@ impl Run<'_> {
 
     fn locked(&self, source: lock::LockError) -> PipelineError {
         PipelineError::Locked { run: self.dir.root().to_owned(), source }
+    }
+
+    /// Refuses, before anything else is done, a model that a later stage would
+    /// refuse. Whether its weights are finite is seen when they are loaded.
+    fn check_model(&self) -> Result<(), PipelineError> {
+        let model = DecoderConfig::read(&self.config.model)?;
+        model.lora_layout(&self.config.lora)?;
+        WeightFiles::open(&self.config.model, &model)?;
+        Ok(())
     }
 
     /// Runs `stage` unless its output is there, made from equal inputs.
