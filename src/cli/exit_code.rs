@@ -86,9 +86,10 @@ impl HasExitCode for PipelineError {
             Self::Scores(err) => err.exit_code(),
             Self::Export(err) => err.exit_code(),
             Self::Report(ReportError::Page(_)) => ExitCode::Bug as u8,
+            Self::Damaged { .. } => ExitCode::Damaged as u8,
             Self::Model(err) => err.exit_code(),
-            Self::Lora(_) => ExitCode::Usage as u8,
             Self::Weights(err) => err.exit_code(),
+            Self::Lora(_) => ExitCode::Usage as u8,
             Self::Worker(err) => err.exit_code(),
         }
     }
@@ -165,7 +166,6 @@ impl HasExitCode for ModelConfigError {
     }
 }
 
-impl HasExitCode for CheckpointError {
 impl HasExitCode for WeightsError {
     fn exit_code(&self) -> u8 {
         match &self.kind {
@@ -176,6 +176,7 @@ impl HasExitCode for WeightsError {
     }
 }
 
+impl HasExitCode for CheckpointError {
     fn exit_code(&self) -> u8 {
         match &self.kind {
             CheckpointErrorKind::Io(err) => err.exit_code(),
@@ -188,6 +189,8 @@ impl HasExitCode for WeightsError {
             | CheckpointErrorKind::Shape { .. }
             | CheckpointErrorKind::Dtype { .. }
             | CheckpointErrorKind::NotFinite(_)
+            | CheckpointErrorKind::OtherAdapter { .. }
+            | CheckpointErrorKind::NoMoments
             | CheckpointErrorKind::NoRule
             | CheckpointErrorKind::NoLearningRate => ExitCode::BadData as u8,
         }
@@ -201,8 +204,6 @@ impl HasExitCode for StoreError {
             StoreErrorKind::NotCommitted(_) => ExitCode::Incomplete as u8,
             StoreErrorKind::NoKind(_) => ExitCode::OtherPlan as u8,
             StoreErrorKind::Json(_)
-            | CheckpointErrorKind::OtherAdapter { .. }
-            | CheckpointErrorKind::NoMoments
             | StoreErrorKind::OtherFile(_)
             | StoreErrorKind::Length { .. }
             | StoreErrorKind::Checksum
@@ -266,6 +267,7 @@ mod torch {
         fn exit_code(&self) -> u8 {
             match self {
                 Self::Model(err) => err.exit_code(),
+                Self::OtherModules { .. } => ExitCode::BadData as u8,
                 Self::Warmup(err) => err.exit_code(),
                 Self::Checkpoint(err) => err.exit_code(),
                 Self::Collect(err) => err.exit_code(),
@@ -278,7 +280,6 @@ mod torch {
     }
 
     impl HasExitCode for WarmupError {
-                Self::OtherModules { .. } => ExitCode::BadData as u8,
         fn exit_code(&self) -> u8 {
             match self {
                 Self::EmptyPool | Self::NotFinite { .. } => ExitCode::BadData as u8,

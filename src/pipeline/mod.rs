@@ -66,6 +66,14 @@ pub enum PipelineError {
         /// The run directory.
         run: PathBuf,
     },
+    /// A file of the run was changed after the stage that wrote it.
+    #[error("`{}` is not as stage `{stage}` wrote it", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The stage.
+        stage: Stage,
+    },
     /// A file could not be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -93,6 +101,9 @@ pub enum PipelineError {
     /// The model's configuration cannot be used.
     #[error("the model cannot be used")]
     Model(#[from] crate::model::config::ConfigError),
+    /// The model's weights cannot be used.
+    #[error("the model cannot be used")]
+    Weights(#[from] crate::model::weights::WeightsError),
     /// The adapter does not fit the model.
     #[error("the adapter does not fit the model")]
     Lora(#[from] crate::model::modules::LoraError),
@@ -101,9 +112,6 @@ pub enum PipelineError {
     Worker(worker::WorkerError),
     /// The user, or the system, asked the run to stop.
     #[error("interrupted; what is complete is kept")]
-    /// The model's weights cannot be used.
-    #[error("the model cannot be used")]
-    Weights(#[from] crate::model::weights::WeightsError),
     Interrupted,
 }
 
@@ -156,6 +164,7 @@ impl Run<'_> {
     ///
     /// The first stage that fails; the ones before it are kept.
     pub fn all(&self) -> Result<(), PipelineError> {
+        self.check_model()?;
         self.under_lock(|run, checksums| {
             Stage::ALL.into_iter().try_for_each(|stage| run.bring_up_to_date(stage, checksums))
         })
@@ -164,7 +173,6 @@ impl Run<'_> {
     /// Brings one stage up to date, given the ones before it.
     ///
     /// # Errors
-        self.check_model()?;
     ///
     /// If an earlier stage is not complete, or was made from other settings.
     pub fn one(&self, stage: Stage) -> Result<(), PipelineError> {
@@ -185,15 +193,16 @@ impl Run<'_> {
         let result = self.logged(|run| {
             let mut checksums = Checksums::open(run.dir.checksums());
             run.require_earlier(Stage::Gradients, &mut checksums)?;
+            let manifest = Manifest::read(run.dir)?;
+            let inputs =
+                fingerprint::inputs_of(Stage::Gradients, run.config, &manifest, &mut checksums)?;
+            run.verify_inputs(&manifest, &inputs)?;
             let start = Instant::now();
             let n_missing = stages::gradient_shards(run, part)?;
             if n_missing > 0 {
                 return Ok(());
             }
             // This worker was the last one.
-            let manifest = Manifest::read(run.dir)?;
-            let inputs =
-                fingerprint::inputs_of(Stage::Gradients, run.config, &manifest, &mut checksums)?;
             let output = stages::all_shards(run)?;
             run.complete(Stage::Gradients, inputs, output, start.elapsed().as_secs_f64())
         });
@@ -228,15 +237,6 @@ impl Run<'_> {
         work(&Run { observer: &log, ..*self })
     }
 
-    /// The checkpoints gradients are taken at: the warm-up's, or the user's own.
-    fn checkpoints(&self) -> Result<Vec<Checkpoint>, PipelineError> {
-        Ok(checkpoints_in(&checkpoints_dir(self.config, self.dir))?)
-    }
-
-    fn locked(&self, source: lock::LockError) -> PipelineError {
-        PipelineError::Locked { run: self.dir.root().to_owned(), source }
-    }
-
     /// Refuses, before anything else is done, a model that a later stage would
     /// refuse. Whether its weights are finite is seen when they are loaded.
     fn check_model(&self) -> Result<(), PipelineError> {
@@ -244,6 +244,15 @@ impl Run<'_> {
         model.lora_layout(&self.config.lora)?;
         WeightFiles::open(&self.config.model, &model)?;
         Ok(())
+    }
+
+    /// The checkpoints gradients are taken at: the warm-up's, or the user's own.
+    fn checkpoints(&self) -> Result<Vec<Checkpoint>, PipelineError> {
+        Ok(checkpoints_in(&checkpoints_dir(self.config, self.dir))?)
+    }
+
+    fn locked(&self, source: lock::LockError) -> PipelineError {
+        PipelineError::Locked { run: self.dir.root().to_owned(), source }
     }
 
     /// Runs `stage` unless its output is there, made from equal inputs.
@@ -261,11 +270,32 @@ impl Run<'_> {
             self.observer.notify(Event::StageUnchanged { stage });
             return Ok(());
         };
+        self.verify_inputs(&manifest, &inputs)?;
         Manifest::forget(self.dir, stage)?;
         self.observer.notify(Event::StageStarted { stage, reason });
         let start = Instant::now();
         let output = stages::run(self, stage, &inputs)?;
         self.complete(stage, inputs, output, start.elapsed().as_secs_f64())
+    }
+
+    /// Proves that what a stage reads of earlier ones is what they wrote.
+    /// Shards and the index prove it themselves when they are opened.
+    fn verify_inputs(
+        &self,
+        manifest: &Manifest,
+        inputs: &StageInputs,
+    ) -> Result<(), PipelineError> {
+        let prove_themselves = [Stage::Gradients, Stage::Index];
+        let others = manifest.stages.iter().filter(|(stage, _)| !prove_themselves.contains(stage));
+        for (&stage, record) in others {
+            for (name, checksum) in &record.outputs {
+                let path = self.dir.root().join(name);
+                if inputs.files.contains_key(name) && crate::fs::checksum(&path)? != *checksum {
+                    return Err(PipelineError::Damaged { path, stage });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Why `stage` has to run; `None` if it does not.
@@ -297,7 +327,8 @@ impl Run<'_> {
         let manifest = Manifest::read(self.dir)?;
         let run = || self.dir.root().to_owned();
         for earlier in Stage::ALL.into_iter().filter(|earlier| *earlier < stage) {
-            let Some(record) = manifest.stages.get(&earlier) else {
+            let record = manifest.stages.get(&earlier);
+            let Some(record) = record.filter(|record| record.outputs_exist(self.dir)) else {
                 return Err(PipelineError::Incomplete { stage, needs: earlier, run: run() });
             };
             let inputs = fingerprint::inputs_of(earlier, self.config, &manifest, checksums)?;
