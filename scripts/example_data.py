@@ -20,7 +20,7 @@ from transformers import AutoTokenizer
 
 DATA = Path(__file__).parent.parent / "data"
 
-# The part of P3 that was written by people for datasets under permissive licences: MIT
+# The part of P3 that was written by people for datasets under permissive licenses: MIT
 # (CommonsenseQA) and CC BY 4.0 (QASC, QuaRTz).
 P3_TASKS = ("commonsense_qa_", "qasc_", "quartz_")
 

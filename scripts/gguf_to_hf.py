@@ -119,7 +119,7 @@ def dequantize_q8_0(blocks):
 def rotary_halves(weight, heads):
     """Undo llama.cpp's reordering of the q and k rows.
 
-    llama.cpp rotates neighbouring rows (0 with 1, 2 with 3, ...) of a head, Hugging
+    llama.cpp rotates neighboring rows (0 with 1, 2 with 3, ...) of a head, Hugging
     Face rotates row i with row i + head_dim / 2.
     """
     rows, columns = weight.shape

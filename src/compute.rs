@@ -31,7 +31,7 @@ impl std::str::FromStr for Device {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Dtype {
-    /// `bf16` where the device multiplies it faster than f32, else `f32`.
+    /// Settled by [`ComputeSettings::precision`].
     Auto,
     /// 32-bit floating point.
     F32,
@@ -52,30 +52,6 @@ impl std::str::FromStr for Dtype {
     }
 }
 
-impl Dtype {
-    /// `Auto` settled for the CPU of this machine: bf16 only where it has
-    /// matrix instructions for it (AMX or AVX-512 BF16), for elsewhere libtorch
-    /// emulates it more slowly than f32.
-    #[must_use]
-    pub fn on_this_cpu(self) -> Self {
-        match self {
-            Self::Auto if has_fast_bf16() => Self::Bf16,
-            Self::Auto => Self::F32,
-            settled => settled,
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-fn has_fast_bf16() -> bool {
-    std::arch::is_x86_feature_detected!("avx512bf16")
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn has_fast_bf16() -> bool {
-    false
-}
-
 /// How a stage that needs the model uses the machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ComputeSettings {
@@ -89,4 +65,33 @@ pub struct ComputeSettings {
     /// Most tokens in a batch, padding included: rows are batched by length
     /// until one more would pass it. One row alone may.
     pub batch_tokens: usize,
+}
+
+impl ComputeSettings {
+    /// The precision these settings come to, never `Auto`, which is bf16 on a
+    /// CUDA device that is asked for by number and where this CPU has matrix
+    /// instructions for it (AMX or AVX-512 BF16); elsewhere libtorch emulates
+    /// it more slowly than f32.
+    ///
+    /// Fingerprints hold it, so it must be known without libtorch: a CUDA
+    /// device that `auto` happens to find changes nothing.
+    #[must_use]
+    pub fn precision(&self) -> Dtype {
+        match (self.dtype, self.device) {
+            (Dtype::Auto, Device::Cuda(_)) => Dtype::Bf16,
+            (Dtype::Auto, _) if has_fast_bf16() => Dtype::Bf16,
+            (Dtype::Auto, _) => Dtype::F32,
+            (settled, _) => settled,
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn has_fast_bf16() -> bool {
+    std::arch::is_x86_feature_detected!("avx512bf16")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_fast_bf16() -> bool {
+    false
 }

@@ -158,7 +158,9 @@ impl Checkpoint {
         let no_rate = || fail(CheckpointErrorKind::NoLearningRate);
         let learning_rate = state.learning_rate().ok_or_else(no_rate)?;
         let (step, loss) = (state.global_step, state.loss());
-        let label = dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy().into_owned();
+        // Resolved, for `.` and `..` are no names for a store.
+        let resolved = fs::canonicalize(dir).map_err(|err| fail(err.into()))?;
+        let label = resolved.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Self { dir: dir.to_owned(), label, lora, learning_rate, step, loss })
     }
 

@@ -23,19 +23,13 @@ pub(super) fn read(dir: &Path, layout: &ParamLayout) -> Result<Moments, Checkpoi
         let rule: AdamRule = file
             .metadata(RULE)
             .and_then(|text| serde_json::from_str(text).ok())
-            .filter(is_possible)
+            .filter(|rule: &AdamRule| rule.is_possible() && rule.step > 0)
             .ok_or(CheckpointErrorKind::NoRule)?;
         let exp_avg = read_params(&file, "exp_avg.", layout)?;
         let exp_avg_sq = read_params(&file, "exp_avg_sq.", layout)?;
         Ok(Moments { rule, exp_avg, exp_avg_sq })
     };
     read().map_err(|kind| CheckpointError { path: path.clone(), kind })
-}
-
-/// Whether dividing by the bias corrections and by √v + ε makes sense.
-fn is_possible(rule: &AdamRule) -> bool {
-    let is_decay = |beta: f64| (0.0..1.0).contains(&beta);
-    is_decay(rule.beta1) && is_decay(rule.beta2) && rule.epsilon >= 0.0 && rule.step > 0
 }
 
 pub(super) fn write(

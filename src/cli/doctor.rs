@@ -9,7 +9,7 @@ use super::exit::with_causes;
 use super::exit_code::ExitCode;
 use super::{Answer, Context};
 use crate::model::DecoderConfig;
-use crate::pipeline::worker::{self, WorkerError};
+use crate::pipeline::worker;
 use crate::pool::survey;
 
 /// Looks at one thing: what is there, or what is wrong.
@@ -64,11 +64,11 @@ fn machine(context: &Context<'_>) -> Result<String, String> {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let memory = memory_gib()
         .map_or_else(|| "unknown memory".to_owned(), |n| format!("{n:.1} GiB of memory free"));
-    let bf16 = crate::compute::Dtype::Auto.on_this_cpu();
+    let precision = context.config.compute.precision();
     let place = existing_ancestor(context.run.root());
     let probe = tempfile::tempfile_in(place);
     probe.map_err(|err| format!("`{}` cannot be written: {err}", place.display()))?;
-    Ok(format!("{cores} cores, {memory}, computes in {}", format!("{bf16:?}").to_lowercase()))
+    Ok(format!("{cores} cores, {memory}, computes in {}", format!("{precision:?}").to_lowercase()))
 }
 
 /// Memory that processes can still have, from the kernel.
@@ -84,7 +84,7 @@ fn existing_ancestor(path: &Path) -> &Path {
 }
 
 fn libtorch(context: &Context<'_>) -> Result<String, String> {
-    let facts = ask(context, &["probe"])?;
+    let facts = ask(context, "probe")?;
     Ok(format!(
         "{}, {} threads, matrix products at {:.0} GFLOP/s in f32 and {:.0} in bf16, CUDA devices: {}",
         facts["libtorch"].as_str().unwrap_or("unknown version"),
@@ -117,7 +117,7 @@ fn data(context: &Context<'_>) -> Result<String, String> {
 
 /// A row's gradient must not depend on the rows it is computed with.
 fn gradients(context: &Context<'_>) -> Result<String, String> {
-    let facts = ask(context, &["check-batches"])?;
+    let facts = ask(context, "check-batches")?;
     let error = facts["largest-relative-error"].as_f64().unwrap_or(f64::NAN);
     let tolerance = facts["tolerance"].as_f64().unwrap_or(0.0);
     let text = format!(
@@ -128,11 +128,6 @@ fn gradients(context: &Context<'_>) -> Result<String, String> {
 }
 
 /// Asks the other program, giving it these settings.
-pub(super) fn ask(context: &Context<'_>, task: &[&str]) -> Result<Value, String> {
-    let settings = tempfile::Builder::new().suffix(".toml").tempfile();
-    let settings = settings.map_err(|err| err.to_string())?;
-    fs_err::write(settings.path(), context.config.to_toml()).map_err(|err| err.to_string())?;
-    let path = settings.path().display().to_string();
-    let args: Vec<_> = task.iter().copied().chain(["--config", &path]).collect();
-    worker::run(&args, context.observer).map_err(|err: WorkerError| with_causes(&err))
+pub(super) fn ask(context: &Context<'_>, task: &str) -> Result<Value, String> {
+    worker::run(&context.config, &[task], context.observer).map_err(|err| with_causes(&err))
 }

@@ -9,12 +9,13 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value, json};
 
 use super::Answer;
-use super::exit::CliError;
+use super::exit::{CliError, with_causes};
 use crate::checkpoint::{self, Checkpoint};
 use crate::pipeline::PipelineError;
 use crate::pipeline::manifest::Manifest;
 use crate::run_dir::RunDir;
 use crate::store::shard::Shard;
+use crate::tensor_file::TensorFile;
 
 /// Rows shown of a table.
 const SHOWN: usize = 3;
@@ -29,7 +30,8 @@ pub(super) fn inspect(path: &Path) -> Result<Answer, CliError> {
         "parquet" => table(path)?,
         "arrow" => shard(path)?,
         "safetensors" => tensors(path)?,
-        "json" | "jsonl" | "toml" | "html" | "md" => return text(path),
+        // `lock` and `latest` have no ending.
+        "json" | "jsonl" | "toml" | "html" | "md" | "txt" | "lock" | "" => return text(path),
         _ => return Err(not_ours(path, "no file of a run ends so")),
     };
     Ok(Answer::done(outline(&json), json))
@@ -122,14 +124,16 @@ fn shard(path: &Path) -> Result<Value, CliError> {
 
 /// Names, types and shapes in a safetensors file.
 fn tensors(path: &Path) -> Result<Value, CliError> {
-    let bytes = fs_err::read(path)?;
-    let file = safetensors::SafeTensors::deserialize(&bytes)
-        .map_err(|err| not_ours(path, &err.to_string()))?;
-    let mut tensors: Vec<_> = file.tensors();
-    tensors.sort_by(|a, b| a.0.cmp(&b.0));
-    let tensors: Map<_, _> = tensors
+    let file = TensorFile::open(path).map_err(|err| not_ours(path, &with_causes(&err)))?;
+    let mut names = file.names();
+    names.sort();
+    let tensors: Map<_, _> = names
         .into_iter()
-        .map(|(name, tensor)| (name, json!(format!("{:?} {:?}", tensor.dtype(), tensor.shape()))))
+        .filter_map(|name| {
+            let tensor = file.tensor(&name)?;
+            let words = format!("{:?} {:?}", tensor.dtype(), tensor.shape());
+            Some((name, json!(words)))
+        })
         .collect();
     Ok(json!({ "kind": "tensors", "file": path, "tensors": tensors }))
 }

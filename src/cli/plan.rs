@@ -7,11 +7,13 @@ use serde_json::json;
 use super::doctor::ask;
 use super::exit::CliError;
 use super::{Answer, Context};
+use crate::checkpoint::checkpoints_in;
 use crate::config::Config;
 use crate::model::DecoderConfig;
 use crate::pipeline::PipelineError;
 use crate::pool::{SourceSummary, survey};
 use crate::projection::ProjectionKind;
+use crate::store::StoreDtype;
 
 /// Share of the measured peak of matrix products that the gradient pass
 /// reaches (docs/benchmarks.md).
@@ -39,8 +41,12 @@ pub(super) fn plan(context: &Context<'_>) -> Result<Answer, CliError> {
     let layout = model.lora_layout(&config.lora).map_err(PipelineError::from)?;
     let pool = SourceSummary::total(&survey.pool);
     let target = SourceSummary::total(&survey.target);
-    let n_checkpoints = u64::from(config.warmup.epochs);
-    let warmup_rows = config.warmup.n_rows(pool.n_kept as usize) as u64;
+    let (n_checkpoints, warmup_rows) = match &config.checkpoints {
+        Some(dir) => (checkpoints_in(dir).map_err(PipelineError::from)?.len() as u64, 0),
+        None => {
+            (u64::from(config.warmup.epochs), config.warmup.n_rows(pool.n_kept as usize) as u64)
+        }
+    };
 
     let flop_of = |source: &SourceSummary| {
         let n_rows = source.n_kept.max(1);
@@ -53,7 +59,8 @@ pub(super) fn plan(context: &Context<'_>) -> Result<Answer, CliError> {
     let plan = Plan {
         n_checkpoints,
         warmup_rows,
-        store_bytes: store_bytes(config, layout.grad_dim(), pool.n_kept, target.n_kept),
+        store_bytes: n_checkpoints
+            * checkpoint_bytes(config, layout.grad_dim(), pool.n_kept, target.n_kept),
         flop,
         seconds: measured_gflops(context).map(|gflops| flop / (gflops * 1e9 * EFFICIENCY)),
         pool,
@@ -62,18 +69,19 @@ pub(super) fn plan(context: &Context<'_>) -> Result<Answer, CliError> {
     Ok(Answer::done(as_text(&plan), as_json(&plan)))
 }
 
-fn store_bytes(config: &Config, grad_dim: usize, n_pool: u64, n_target: u64) -> u64 {
+/// Bytes of the rows stored at one checkpoint; the target's are f32.
+fn checkpoint_bytes(config: &Config, grad_dim: usize, n_pool: u64, n_target: u64) -> u64 {
     let row = match config.projection.kind {
         ProjectionKind::None => grad_dim,
         ProjectionKind::Sjlt | ProjectionKind::Rademacher => config.projection.proj_dim,
     };
-    let rows = n_pool * config.gradients.len() as u64 + n_target;
-    u64::from(config.warmup.epochs) * rows * (row * config.store_dtype.bytes()) as u64
+    let pool = n_pool * config.stored_kinds().len() as u64 * config.store_dtype.bytes() as u64;
+    row as u64 * (pool + n_target * StoreDtype::F32.bytes() as u64)
 }
 
 /// The speed of matrix products in the precision that will be used.
 fn measured_gflops(context: &Context<'_>) -> Option<f64> {
-    let facts = ask(context, &["probe"]).ok()?;
+    let facts = ask(context, "probe").ok()?;
     facts["gflops"].as_f64().filter(|gflops| *gflops > 0.0)
 }
 
@@ -85,7 +93,7 @@ fn as_text(plan: &Plan) -> String {
     };
     line("pool", side(pool));
     line("target", format!("{}, {} subtasks", side(target), target.subtasks.len()));
-    line("warm-up", format!("{warmup_rows} rows, {n_checkpoints} epochs, a checkpoint each"));
+    line("warm-up", format!("{warmup_rows} rows, {n_checkpoints} checkpoints"));
     line("gradients", format!("{} rows", n_checkpoints * (pool.n_kept + target.n_kept)));
     line("store", format!("{:.1} MB", *store_bytes as f64 / 1e6));
     let time = seconds.map_or_else(

@@ -40,12 +40,18 @@ struct Cli {
 enum Task {
     /// Train the warm-up of a run
     Warmup {
+        /// Settings
+        #[arg(long)]
+        config: PathBuf,
         /// The run directory
         #[arg(long)]
         run: PathBuf,
     },
     /// Compute gradient shards of a run
     Gradients {
+        /// Settings
+        #[arg(long)]
+        config: PathBuf,
         /// The run directory
         #[arg(long)]
         run: PathBuf,
@@ -129,13 +135,11 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> std::process::ExitCode {
 
 fn answer(task: &Task) -> Result<Value, TaskError> {
     match task {
-        Task::Warmup { run } => {
-            let run = RunDir::new(run);
-            Ok(torch::warmup(&settings(&run.config())?, &run, &Parent)?)
+        Task::Warmup { config, run } => {
+            Ok(torch::warmup(&settings(config)?, &RunDir::new(run), &Parent)?)
         }
-        Task::Gradients { run, shard } => {
-            let run = RunDir::new(run);
-            Ok(torch::gradients(&settings(&run.config())?, &run, *shard, &Parent)?)
+        Task::Gradients { config, run, shard } => {
+            Ok(torch::gradients(&settings(config)?, &RunDir::new(run), *shard, &Parent)?)
         }
         Task::Probe { config } => Ok(json!(probe::probe(&settings(config)?.compute))),
         Task::CheckBatches { config } => Ok(torch::check_batches(&settings(config)?)?),

@@ -10,13 +10,10 @@ use super::{Config, ConfigError, RawConfig, location};
 use crate::checkpoint::LoraSettings;
 use crate::compute::ComputeSettings;
 use crate::gradient::direction::GradientKind;
-use crate::pool::{IngestSettings, Source};
+use crate::pool::{COLUMN_ROLES, IngestSettings, Source};
 use crate::projection::ProjectionSettings;
 use crate::seed::Seed;
 use crate::warmup::WarmupSettings;
-
-/// Names of the roles a column can be mapped to.
-const COLUMN_ROLES: [&str; 5] = ["messages", "system", "prompt", "completion", "subtask"];
 
 impl Config {
     /// Joins layers, lowest first, and checks every setting.
@@ -144,7 +141,7 @@ impl Settings<'_> {
             epochs: u32::try_from(self.count("epochs", self.raw.epochs.map(u64::from))?.get())
                 .expect("it was one"),
             batch_size: self.count("batch-size", self.raw.batch_size)?.get(),
-            learning_rate: self.within("learning-rate", self.raw.learning_rate, 0.0, 10.0)?,
+            learning_rate: self.positive("learning-rate", self.raw.learning_rate)?,
             schedule: self.one_of("schedule", self.raw.schedule.as_ref(), "linear or cosine")?,
             warmup_ratio: self.within("warmup-ratio", self.raw.warmup_ratio, 0.0, 1.0)?,
             weight_decay: self.within("weight-decay", self.raw.weight_decay, 0.0, 10.0)?,

@@ -129,7 +129,7 @@ pub fn parse(file: &str, text: &str) -> Result<RawConfig, ConfigError> {
 /// The names of all settings, in the order of their declaration.
 pub fn setting_names() -> Vec<String> {
     let all = to_map(&Layer::default_pipeline().raw);
-    // The two settings without a default.
+    // The one setting without a default.
     all.into_iter().map(|(name, _)| name).chain(["checkpoints".to_owned()]).collect()
 }
 

@@ -114,6 +114,13 @@ pub struct AdamRule {
 }
 
 impl AdamRule {
+    /// Whether these are constants of Adam: decays in `[0, 1)` and a finite ε
+    /// that is not negative.
+    pub fn is_possible(&self) -> bool {
+        let is_decay = |beta: f64| (0.0..1.0).contains(&beta);
+        is_decay(self.beta1) && is_decay(self.beta2) && (0.0..f64::INFINITY).contains(&self.epsilon)
+    }
+
     /// `1 − β1^t` and `1 − β2^t` at `t = step + steps_ahead`.
     fn corrections(&self, steps_ahead: u64) -> (f64, f64) {
         let t = (self.step + steps_ahead) as f64;
@@ -166,12 +173,10 @@ impl Moments {
                 return Err(MomentsError::Length { expected, found });
             }
         }
-        let AdamRule { beta1, beta2, epsilon, step } = self.rule;
-        let is_decay = |beta: f64| (0.0..1.0).contains(&beta);
-        if !(is_decay(beta1) && is_decay(beta2) && (0.0..f64::INFINITY).contains(&epsilon)) {
+        if !self.rule.is_possible() {
             return Err(MomentsError::Rule(self.rule));
         }
-        if step == 0 { Err(MomentsError::NoStep) } else { Ok(()) }
+        if self.rule.step == 0 { Err(MomentsError::NoStep) } else { Ok(()) }
     }
 
     /// The moments of the coordinates in `range`.

@@ -44,7 +44,7 @@ pub trait PerExampleGradients {
     /// [`layout`](Self::layout), in any order: `rows` is `[batch.len() × len]`,
     /// f32, row-major, row `i` belonging to `batch[i]`, `len` that parameter's
     /// number of coordinates. A row depends on its own example alone, not on
-    /// its neighbours, but for rounding. Returns a loss an example.
+    /// its neighbors, but for rounding. Returns a loss an example.
     ///
     /// # Errors
     ///

@@ -82,7 +82,7 @@ impl LoraDecoder {
         let files = WeightFiles::open(model_dir, &config)?;
         set_threads(compute);
         let device = device(compute.device)?;
-        let target = Target { files: &files, kind: kind(compute.dtype, device), device };
+        let target = Target { files: &files, kind: kind(compute), device };
         let decoder = target.decoder(config)?;
         let name = model_dir.display().to_string();
         let mut model =
@@ -179,13 +179,10 @@ pub(super) fn device(device: Device) -> Result<tch::Device, ModelError> {
     }
 }
 
-pub(super) fn kind(dtype: Dtype, device: tch::Device) -> Kind {
-    match dtype {
-        Dtype::Auto if device.is_cuda() => Kind::BFloat16,
-        dtype => match dtype.on_this_cpu() {
-            Dtype::Bf16 => Kind::BFloat16,
-            Dtype::F32 | Dtype::Auto => Kind::Float,
-        },
+pub(super) fn kind(compute: &ComputeSettings) -> Kind {
+    match compute.precision() {
+        Dtype::Bf16 => Kind::BFloat16,
+        Dtype::F32 | Dtype::Auto => Kind::Float,
     }
 }
 

@@ -39,11 +39,7 @@ pub fn probe(compute: &ComputeSettings) -> Facts {
         threads: tch::get_num_threads(),
         gflops_f32,
         gflops_bf16,
-        gflops: if kind(compute.dtype, device) == Kind::BFloat16 {
-            gflops_bf16
-        } else {
-            gflops_f32
-        },
+        gflops: if kind(compute) == Kind::BFloat16 { gflops_bf16 } else { gflops_f32 },
     }
 }
 

@@ -13,7 +13,9 @@ use serde_json::{Map, Value, json};
 use super::PipelineError;
 use super::checksums::Checksums;
 use super::manifest::Manifest;
+use crate::checkpoint::Checkpoint;
 use crate::config::Config;
+use crate::pool::ChatEncoder;
 use crate::stage::Stage;
 
 /// Everything that decides a stage's output.
@@ -132,6 +134,7 @@ pub fn inputs_of(
         Stage::Report => {
             outputs_of(Stage::Select, &any);
             outputs_of(Stage::Score, &any);
+            outputs_of(Stage::Ingest, &any);
         }
     }
     outside_inputs(stage, config, checksums, &mut files)?;
@@ -141,16 +144,28 @@ pub fn inputs_of(
 /// A hash of what the gradients at one checkpoint are of: the model, that
 /// checkpoint's adapter and optimizer state, and the precision. The examples,
 /// the projection and the store have their own.
-pub fn gradient_fingerprint(inputs: &StageInputs, checkpoint: &str) -> String {
-    let in_checkpoint = |name: &str| name.split(['/', ' ']).any(|part| part == checkpoint);
-    let is_of = |name: &str| name.starts_with("model ") || in_checkpoint(name);
-    let files: Vec<_> = inputs
-        .files
-        .iter()
-        .filter(|(name, _)| is_of(name) && !name.ends_with("trainer_state.json"))
-        .collect();
-    let text = json!([inputs.code_version, inputs.settings.get("dtype"), files]).to_string();
-    blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
+///
+/// # Errors
+///
+/// If a file of the checkpoint cannot be read.
+pub fn gradient_fingerprint(
+    inputs: &StageInputs,
+    checkpoint: &Checkpoint,
+    checksums: &mut Checksums,
+) -> io::Result<String> {
+    let is_of_model = |name: &str| name.starts_with("model ");
+    let model: Vec<_> = inputs.files.iter().filter(|(name, _)| is_of_model(name)).collect();
+    let mut adapter = Vec::new();
+    for path in checkpoint.files()? {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // The log weighs a checkpoint; no gradient depends on it.
+        if name != "trainer_state.json" {
+            adapter.push((name, checksums.of(&path)?));
+        }
+    }
+    let dtype = inputs.settings.get("dtype");
+    let text = json!([inputs.code_version, dtype, model, adapter]).to_string();
+    Ok(blake3::hash(text.as_bytes()).to_hex()[..32].to_owned())
 }
 
 /// Raise a stage's number whenever its code changes what it writes.
@@ -189,8 +204,8 @@ fn settings_of(stage: Stage, config: &Config) -> Value {
         origins: _,
     } = config;
     // Device, threads and batch size change when and where, not what, but for
-    // rounding.
-    let dtype = compute.dtype.on_this_cpu();
+    // rounding and for what dropout hides in the warm-up.
+    let dtype = compute.precision();
     match stage {
         Stage::Ingest => json!({
             "columns": ingest.columns, "max-tokens": ingest.max_tokens, "max-rejects": ingest.max_rejects,
@@ -250,9 +265,7 @@ fn add_own_checkpoints(
 }
 
 fn is_tokenizer_file(name: &str) -> bool {
-    name.starts_with("tokenizer")
-        || name.starts_with("chat_template")
-        || name == "special_tokens_map.json"
+    ChatEncoder::FILES.contains(&name)
 }
 
 fn is_weight_file(name: &str) -> bool {

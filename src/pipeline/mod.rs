@@ -166,6 +166,7 @@ impl Run<'_> {
     pub fn all(&self) -> Result<(), PipelineError> {
         self.check_model()?;
         self.under_lock(|run, checksums| {
+            run.keep_settings()?;
             Stage::ALL.into_iter().try_for_each(|stage| run.bring_up_to_date(stage, checksums))
         })
     }
@@ -178,6 +179,7 @@ impl Run<'_> {
     pub fn one(&self, stage: Stage) -> Result<(), PipelineError> {
         self.under_lock(|run, checksums| {
             run.require_earlier(stage, checksums)?;
+            run.keep_settings()?;
             run.bring_up_to_date(stage, checksums)
         })
     }
@@ -193,10 +195,9 @@ impl Run<'_> {
         let result = self.logged(|run| {
             let mut checksums = Checksums::open(run.dir.checksums());
             run.require_earlier(Stage::Gradients, &mut checksums)?;
-            let manifest = Manifest::read(run.dir)?;
-            let inputs =
-                fingerprint::inputs_of(Stage::Gradients, run.config, &manifest, &mut checksums)?;
-            run.verify_inputs(&manifest, &inputs)?;
+            let Some(inputs) = run.begin(Stage::Gradients, &mut checksums)? else {
+                return Ok(());
+            };
             let start = Instant::now();
             let n_missing = stages::gradient_shards(run, part)?;
             if n_missing > 0 {
@@ -210,15 +211,12 @@ impl Run<'_> {
         result
     }
 
-    /// Takes the run for this process, writes its settings down, and works.
+    /// Takes the run for this process, and works.
     fn under_lock(
         &self,
         work: impl FnOnce(&Run<'_>, &mut Checksums) -> Result<(), PipelineError>,
     ) -> Result<(), PipelineError> {
         let _lock = lock::exclusive(&self.dir.lock()).map_err(|err| self.locked(err))?;
-        crate::fs::write_atomic::<io::Error>(&self.dir.config(), |out| {
-            out.write_all(self.config.to_toml().as_bytes())
-        })?;
         self.logged(|run| {
             let mut checksums = Checksums::open(run.dir.checksums());
             let result = work(run, &mut checksums);
@@ -226,6 +224,13 @@ impl Run<'_> {
             // What stopped the work may be what keeps this from being written.
             result?;
             Ok(saved?)
+        })
+    }
+
+    /// Writes down the settings that a stage run alone starts from.
+    fn keep_settings(&self) -> io::Result<()> {
+        crate::fs::write_atomic(&self.dir.config(), |out| {
+            out.write_all(self.config.to_toml().as_bytes())
         })
     }
 
@@ -264,18 +269,29 @@ impl Run<'_> {
         if self.observer.is_interrupted() {
             return Err(PipelineError::Interrupted);
         }
+        let Some(inputs) = self.begin(stage, checksums)? else { return Ok(()) };
+        let start = Instant::now();
+        let output = stages::run(self, stage, &inputs)?;
+        self.complete(stage, inputs, output, start.elapsed().as_secs_f64())
+    }
+
+    /// Takes `stage` off the manifest, before its files are touched; `None` if
+    /// it does not have to run.
+    fn begin(
+        &self,
+        stage: Stage,
+        checksums: &mut Checksums,
+    ) -> Result<Option<StageInputs>, PipelineError> {
         let manifest = Manifest::read(self.dir)?;
         let inputs = fingerprint::inputs_of(stage, self.config, &manifest, checksums)?;
         let Some(reason) = self.reason_to_run(stage, &manifest, &inputs) else {
             self.observer.notify(Event::StageUnchanged { stage });
-            return Ok(());
+            return Ok(None);
         };
         self.verify_inputs(&manifest, &inputs)?;
         Manifest::forget(self.dir, stage)?;
         self.observer.notify(Event::StageStarted { stage, reason });
-        let start = Instant::now();
-        let output = stages::run(self, stage, &inputs)?;
-        self.complete(stage, inputs, output, start.elapsed().as_secs_f64())
+        Ok(Some(inputs))
     }
 
     /// Proves that what a stage reads of earlier ones is what they wrote.

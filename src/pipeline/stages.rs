@@ -61,8 +61,8 @@ fn warm_up(run: &Run<'_>) -> Result<Output, PipelineError> {
         let summary = format!("{} checkpoints of your own", checkpoints.len());
         return Ok(Output { files: Vec::new(), summary });
     }
-    let answer =
-        worker::run(&["warmup", "--run", &run.dir.root().display().to_string()], run.observer)?;
+    let dir = run.dir.root().display().to_string();
+    let answer = worker::run(run.config, &["warmup", "--run", &dir], run.observer)?;
     let mut files = Vec::new();
     for checkpoint in run.checkpoints()? {
         files.extend(checkpoint.files()?);
@@ -79,8 +79,8 @@ fn gradients(run: &Run<'_>) -> Result<Output, PipelineError> {
 /// of the whole are still missing.
 pub(super) fn gradient_shards(run: &Run<'_>, part: Part) -> Result<u64, PipelineError> {
     let dir = run.dir.root().display().to_string();
-    let answer =
-        worker::run(&["gradients", "--run", &dir, "--shard", &part.to_string()], run.observer)?;
+    let task = ["gradients", "--run", &dir, "--shard", &part.to_string()];
+    let answer = worker::run(run.config, &task, run.observer)?;
     Ok(answer["missing-shards"].as_u64().unwrap_or(u64::MAX))
 }
 

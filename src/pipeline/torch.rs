@@ -22,7 +22,7 @@ use crate::progress::Observer;
 use crate::projection::{Projection, ProjectionError};
 use crate::run_dir::RunDir;
 use crate::stage::Stage;
-use crate::store::Split;
+use crate::store::{Split, StoreDtype};
 use crate::warmup::{self, WarmupError};
 
 /// Why a stage that needs the model failed.
@@ -110,7 +110,7 @@ pub fn gradients(
     checkpoints.iter().try_for_each(|checkpoint| collector.read(checkpoint).map(drop))?;
     let mut n_missing = 0;
     for checkpoint in &checkpoints {
-        let gradient = gradient_fingerprint(&inputs, checkpoint.label());
+        let gradient = gradient_fingerprint(&inputs, checkpoint, &mut checksums)?;
         n_missing += collector.collect(checkpoint, &gradient)?;
     }
     Ok(json!({ "missing-shards": n_missing }))
@@ -126,7 +126,7 @@ pub fn check_batches(config: &Config) -> Result<Value, TorchError> {
     model.set_adapter(&warmup::initial_adapter(model.layout(), config.seed));
     let vocab_size = model.config().vocab_size;
     let found = independence(&mut model, vocab_size)?;
-    let tolerance = match config.compute.dtype.on_this_cpu() {
+    let tolerance = match config.compute.precision() {
         // Half a unit in the last place of 8 bits, over some hundred products.
         Dtype::Bf16 => 5e-2,
         Dtype::F32 | Dtype::Auto => 1e-4,
@@ -185,11 +185,16 @@ impl<'a> Collector<'a> {
                 Split::Pool => stored.as_slice(),
                 Split::Target => &[GradientKind::Sgd],
             };
+            // The target's rows are the queries.
+            let dtype = match split {
+                Split::Pool => config.store_dtype,
+                Split::Target => StoreDtype::F32,
+            };
             let settings = CollectSettings {
                 checkpoint: checkpoint.label().to_owned(),
                 split: *split,
                 gradient: gradient.to_owned(),
-                dtype: config.store_dtype,
+                dtype,
                 shard_rows: config.shard_rows,
                 batch_tokens: config.compute.batch_tokens,
                 threads: config.compute.threads,

@@ -1,10 +1,10 @@
 //! The stages that need the model, in a process of their own.
 //!
-//! `less-select-torch` is given a run directory, reads the settings there, and
+//! `less-select-torch` is given its settings in a file and a run directory, and
 //! speaks JSON lines on its standard output. When the parent closes the
 //! worker's standard input, or dies, the worker stops at the next safe point.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Config;
 use crate::progress::{Event, Observer};
 
 /// One line of a worker's standard output.
@@ -87,8 +88,8 @@ fn last_words(stderr: &str) -> String {
 /// machine shared with another job made gradients 4.5 times slower.
 const WAIT_POLICY: &str = "OMP_WAIT_POLICY";
 
-/// Runs `less-select-torch` with `args`, passing its events on to `observer`,
-/// and returns its answer.
+/// Runs a task of `less-select-torch` with the settings `config`, passing its
+/// events on to `observer`, and returns its answer.
 ///
 /// # Errors
 ///
@@ -97,19 +98,18 @@ const WAIT_POLICY: &str = "OMP_WAIT_POLICY";
 /// # Panics
 ///
 /// Never: the child's streams are pipes, as they were asked to be.
-pub fn run(args: &[&str], observer: &dyn Observer) -> Result<serde_json::Value, WorkerError> {
-    let path = program()?;
-    let mut command = Command::new(&path);
-    if std::env::var_os(WAIT_POLICY).is_none() {
-        command.env(WAIT_POLICY, "passive");
-    }
-    let mut child = command
-        .arg("--attached")
-        .args(args)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()?;
+pub fn run(
+    config: &Config,
+    task: &[&str],
+    observer: &dyn Observer,
+) -> Result<serde_json::Value, WorkerError> {
+    let program = program()?;
+    // A file of its own: the workers of a run may differ in settings such as
+    // the device.
+    let mut settings =
+        tempfile::Builder::new().prefix("less-select-").suffix(".toml").tempfile()?;
+    settings.write_all(config.to_toml().as_bytes())?;
+    let mut child = attached(&program).args(task).arg("--config").arg(settings.path()).spawn()?;
     let finished = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let stderr = child.stderr.take().expect("it is piped");
@@ -127,6 +127,17 @@ pub fn run(args: &[&str], observer: &dyn Observer) -> Result<serde_json::Value, 
             (_, status) => Err(WorkerError::Died { status, stderr }),
         }
     })
+}
+
+/// The worker's command, all its streams pipes to this process.
+fn attached(program: &Path) -> Command {
+    let mut command = Command::new(program);
+    if std::env::var_os(WAIT_POLICY).is_none() {
+        command.env(WAIT_POLICY, "passive");
+    }
+    command.arg("--attached");
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
 }
 
 /// `less-select-torch`, in the folder of the running program.

@@ -1,6 +1,6 @@
 //! Rows that ship in the program: the `example:NAME` sources.
 //!
-//! Origin and licence of every file stand in `data/README.md`.
+//! Origin and license of every file stand in `data/README.md`.
 
 /// A file in the program.
 #[derive(Clone, Copy, Debug)]

@@ -28,6 +28,7 @@ pub use error::{InputErrorKind, ModelErrorKind, PoolError, Side, TableErrorKind}
 pub use ingest::{POOL_TABLE, REJECTS, TARGET_TABLE, ingest, survey};
 pub use reject::{Reject, RejectKind, RejectReason};
 use serde::{Deserialize, Serialize};
+pub use shape::COLUMN_ROLES;
 pub use summary::{IngestSummary, SourceSummary};
 
 /// The settings of the ingest stage.

@@ -24,6 +24,9 @@ use super::{Message, PoolError};
 type Row = Map<String, Value>;
 type ShapeResult<T> = Result<T, RejectReason>;
 
+/// The roles of a row's columns that the `columns` setting can name.
+pub const COLUMN_ROLES: [&str; 5] = ["messages", "system", "prompt", "completion", "subtask"];
+
 /// Which columns a conversation and its subtask are read from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Columns {
@@ -43,9 +46,8 @@ enum Conversation {
 impl Columns {
     /// Checks the `columns` setting.
     pub(super) fn new(setting: &BTreeMap<String, String>) -> Result<Self, PoolError> {
-        const KNOWN: [&str; 5] = ["messages", "system", "prompt", "completion", "subtask"];
-        if let Some(unknown) = setting.keys().find(|part| !KNOWN.contains(&part.as_str())) {
-            let known = KNOWN.map(|part| format!("`{part}`")).join(", ");
+        if let Some(unknown) = setting.keys().find(|part| !COLUMN_ROLES.contains(&part.as_str())) {
+            let known = COLUMN_ROLES.map(|part| format!("`{part}`")).join(", ");
             return Err(PoolError::Columns(format!("`{unknown}` is none of {known}")));
         }
         let column = |part: &str| setting.get(part).cloned();

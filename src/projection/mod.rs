@@ -18,7 +18,7 @@
 //! A set bit means minus; `sjlt` takes the lowest bit of its word. Both have
 //! E⟨Px, Py⟩ = ⟨x, y⟩ with an error of about 1/√D relative to ‖x‖·‖y‖
 //! (Charikar et al., 2002, for the sparse one; Achlioptas, 2003, for signs).
-//! Because an `sjlt` bucket is made of top bits, adding neighbouring outputs
+//! Because an `sjlt` bucket is made of top bits, adding neighboring outputs
 //! of an `sjlt` to D gives the `sjlt` to D/2: a stored row can be read at any
 //! smaller power of two.
 //!

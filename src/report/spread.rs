@@ -27,7 +27,7 @@ pub struct Scores {
 pub struct Quantile {
     /// In `[0, 1]`.
     pub share: f64,
-    /// Interpolated linearly between neighbours.
+    /// Interpolated linearly between neighbors.
     pub score: f64,
 }
 
@@ -116,7 +116,7 @@ impl Lengths {
     }
 }
 
-/// The quantile at `share` of `rising` values, linear between neighbours (type 7
+/// The quantile at `share` of `rising` values, linear between neighbors (type 7
 /// of Hyndman and Fan, as numpy has it); zero of no values.
 fn quantile(rising: &[f64], share: f64) -> f64 {
     let Some(last) = rising.len().checked_sub(1) else { return 0.0 };

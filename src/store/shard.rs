@@ -223,8 +223,8 @@ impl Shard {
         if self.batch.schema().fields() != self.header.schema().fields() {
             return Err(StoreErrorKind::Layout("has other columns than its header says"));
         }
-        let mut neighbours = self.ids().zip(self.ids().skip(1));
-        match neighbours.position(|(before, after)| before > after) {
+        let mut neighbors = self.ids().zip(self.ids().skip(1));
+        match neighbors.position(|(before, after)| before > after) {
             Some(row) => Err(StoreErrorKind::Order(row + 1)),
             None => Ok(()),
         }

@@ -337,7 +337,7 @@ fn chain(error: &dyn std::error::Error, dir: &Path) -> String {
     lines.join("\n").replace(dir.to_str().unwrap(), "<dir>")
 }
 
-/// Leaves folders for `scripts/crosscheck/datasets_loads_subset.py`: one of every
+/// Leaves folders for `scripts/crosscheck/subset.py`: one of every
 /// schema, and one that differs from another in its rows alone.
 #[test]
 fn folders_for_the_crosscheck_are_written() {

@@ -30,3 +30,5 @@ mod slow_less;
 mod store;
 mod support;
 mod toy;
+#[cfg(feature = "torch")]
+mod whole_run;

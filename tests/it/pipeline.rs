@@ -144,6 +144,38 @@ fn a_stage_refuses_a_run_made_with_other_settings() {
     error: `run` was made with other settings: gradients: proj-dim changed from 512 to 1024
     hint: give the run's own settings, another --run, or `less-select` without a stage to compute what changed
     "#);
+    let said = run.say(&["score"]);
+    assert_eq!(said.code, 0, "what was refused is not kept: {}", said.stderr);
+}
+
+#[test]
+fn a_shard_is_recorded_with_the_settings_it_was_made_with() {
+    let run = TestRun::new(12);
+    assert_eq!(run.run(&[]).code, 0);
+    let said = run.say(&["gradients", "--shard", "1/1", "--proj-dim", "256"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let said = run.say(&["index"]);
+    assert_eq!(said.code, 3, "{}", said.stderr);
+    assert!(said.stderr.contains("proj-dim changed from 256 to 512"), "{}", said.stderr);
+    let store = run.run_dir().join("gradients/epoch-1/pool");
+    let store = less_select::store::gradient_store::GradientStore::open(&store).unwrap();
+    assert_eq!(store.header().proj_dim, 256);
+}
+
+#[test]
+fn a_checkpoint_trained_anew_in_its_folder_gets_new_gradients() {
+    let (run, other) = (TestRun::new(12), TestRun::new(12));
+    assert_eq!(run.run(&["--epochs", "1"]).code, 0);
+    assert_eq!(other.run(&["--epochs", "1", "--seed", "1"]).code, 0);
+    let own = run.path("checkpoint-7");
+    fs_err::rename(run.run_dir().join("checkpoints/epoch-1"), &own).unwrap();
+    assert_eq!(run.run(&["--checkpoints", "checkpoint-7"]).code, 0);
+    let before = run.checksums("gradients/checkpoint-7");
+    fs_err::remove_dir_all(&own).unwrap();
+    fs_err::rename(other.run_dir().join("checkpoints/epoch-1"), &own).unwrap();
+    assert_eq!(run.run(&["--checkpoints", "checkpoint-7"]).code, 0);
+    let after = run.checksums("gradients/checkpoint-7");
+    assert!(before.iter().zip(&after).all(|(before, after)| before != after), "{after:?}");
 }
 
 #[test]

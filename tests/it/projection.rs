@@ -266,7 +266,7 @@ proptest! {
     }
 
     #[test]
-    fn neighbouring_outputs_of_an_sjlt_add_to_the_sjlt_of_half_the_length(
+    fn neighboring_outputs_of_an_sjlt_add_to_the_sjlt_of_half_the_length(
         seed: u64,
         log2 in 7u32..14,
     ) {

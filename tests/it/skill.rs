@@ -53,7 +53,8 @@ fn count(sources: &[String], source: &str) -> usize {
 }
 
 /// The mixture holds 20 rows of GSM8K, 20 of TyDiQA and 360 others; planted in
-/// it is one target example of each. One run serves three targets.
+/// it is one target example of each. One run serves four targets: those two,
+/// GSM8K with TyDiQA's answers, and the planted example of GSM8K alone.
 #[test]
 #[ignore = "slow: needs SmolLM2 in the cache"]
 fn slow_the_skill_is_found_and_its_duplicate_ranks_first() {
@@ -68,14 +69,14 @@ fn slow_the_skill_is_found_and_its_duplicate_ranks_first() {
         .args(["--run", "run", "--epochs", "1", "--pool", &mixture])
         .args(["--pool", "planted-gsm8k.jsonl", "--pool", "planted-tydiqa.jsonl"])
         .args(["--target", "example:gsm8k", "--target", "example:tydiqa"])
-        .args(["--target", "shuffled.jsonl"])
+        .args(["--target", "shuffled.jsonl", "--target", "planted=planted-gsm8k.jsonl"])
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 
     let scores = ScoreTable::read(&dir.path().join("run/scores.parquet")).unwrap();
     let [gsm8k, shuffled] = ["gsm8k", "shuffled"].map(|target| best_by(&scores, target, ""));
-    assert_eq!(gsm8k[0], "planted-gsm8k");
+    assert_eq!(best_by(&scores, "planted", "")[0], "planted-gsm8k");
     let [n_gsm8k, n_shuffled] = [count(&gsm8k, "gsm8k"), count(&shuffled, "gsm8k")];
     assert!(n_gsm8k >= 19, "{n_gsm8k} of 20 rows are GSM8K: {gsm8k:?}");
     assert!(n_shuffled < n_gsm8k, "{n_shuffled} with shuffled answers, {n_gsm8k} without");

@@ -40,7 +40,7 @@ pub(super) fn readme(contents: &Contents<'_>) -> String {
     }
     let _ = write!(
         text,
-        "\n## Licence\n\nEvery row keeps the licence of its source.\n\n\
+        "\n## License\n\nEvery row keeps the license of its source.\n\n\
          ## How it was made\n\nAlso in `less-select.json` and in the Parquet metadata.\n\n\
          ```json\n{:#}\n```\n",
         contents.provenance
