@@ -4,7 +4,7 @@
 //! sees half a file, whatever kills the writer.
 
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fs_err as fs;
 
@@ -13,22 +13,50 @@ use fs_err as fs;
 ///
 /// # Errors
 ///
-/// Whatever `fill` returns, or the I/O error of any step. `path` is then as it
-/// was before.
+/// The I/O error of any step, which names `path`, or else whatever `fill`
+/// returns. `path` is then as it was before.
 pub fn write_atomic<E: From<io::Error>>(
     path: &Path,
     fill: impl FnOnce(&mut (dyn Write + Send)) -> Result<(), E>,
 ) -> Result<(), E> {
     let dir = parent(path);
     fs::create_dir_all(dir)?;
-    let temp = temp_file(dir)?;
-    let mut writer = BufWriter::with_capacity(1 << 20, temp);
-    fill(&mut writer)?;
-    let temp = writer.into_inner().map_err(io::IntoInnerError::into_error)?;
-    temp.as_file().sync_all()?;
-    temp.persist(path).map_err(|err| err.error)?;
+    let failed = |err: &io::Error| named("write", path, err);
+    let (file, temp) = temp_file(dir).map_err(|err| failed(&err))?.into_parts();
+    let output = Output { file: fs::File::from_parts(file, path), failure: None };
+    let mut writer = BufWriter::with_capacity(1 << 20, output);
+    let filled = fill(&mut writer).and_then(|()| Ok(writer.flush()?));
+    if let Some(failure) = writer.get_mut().failure.take() {
+        return Err(failure.into());
+    }
+    filled?;
+    writer.get_ref().file.sync_all()?;
+    temp.persist(path).map_err(|err| failed(&err.error))?;
     sync_dir(dir)?;
     Ok(())
+}
+
+/// A file that keeps the error it could not be written with: an encoder that
+/// writes to it wraps a full disk beyond recognition.
+struct Output {
+    file: fs::File,
+    failure: Option<io::Error>,
+}
+
+impl Write for Output {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write(bytes).map_err(|err| match err.kind() {
+            io::ErrorKind::Interrupted => err,
+            kind => {
+                self.failure = Some(err);
+                kind.into()
+            }
+        })
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
 }
 
 /// A temporary file that others may read as the umask allows: what it becomes
@@ -68,7 +96,7 @@ pub fn sync_dir(dir: &Path) -> io::Result<()> {
 /// The I/O error of reading it.
 pub fn checksum(path: &Path) -> io::Result<String> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update_mmap_rayon(path).map_err(|err| named(path, &err))?;
+    hasher.update_mmap_rayon(path).map_err(|err| named("read", path, &err))?;
     Ok(hasher.finalize().to_hex().to_string())
 }
 
@@ -80,8 +108,8 @@ pub fn parent(path: &Path) -> &Path {
     }
 }
 
-fn named(path: &Path, err: &io::Error) -> io::Error {
-    io::Error::new(err.kind(), format!("failed to read `{}`: {err}", PathBuf::from(path).display()))
+fn named(verb: &str, path: &Path, err: &io::Error) -> io::Error {
+    io::Error::new(err.kind(), format!("failed to {verb} `{}`: {err}", path.display()))
 }
 
 #[cfg(test)]
@@ -100,6 +128,16 @@ mod tests {
         assert!(failed.is_err());
         assert_eq!(fs::read_to_string(&path).unwrap(), "1\n");
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_no_matter_of_the_encoder() {
+        let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let file = fs::File::from_parts(full.into_parts().0, "run/scores.parquet");
+        let mut output = Output { file, failure: None };
+        assert!(output.write(b"less").is_err());
+        insta::assert_snapshot!(output.failure.unwrap(), @"failed to write to file `run/scores.parquet`: No space left on device (os error 28)");
     }
 
     #[cfg(unix)]

@@ -25,14 +25,8 @@ pub enum TensorFileError {
     #[error(transparent)]
     Io(#[from] std::io::Error),
     /// It is cut off, has bytes too many, or is no safetensors file.
-    #[error("damaged or no safetensors file: `{}`", path.display())]
-    Format {
-        /// The file.
-        path: PathBuf,
-        /// What the header check found.
-        #[source]
-        source: SafeTensorError,
-    },
+    #[error("damaged or no safetensors file")]
+    Format(#[source] SafeTensorError),
 }
 
 impl TensorFile {
@@ -48,8 +42,8 @@ impl TensorFile {
         // replaced by rename). Another program that did would change what we
         // read, and one that truncated it would end us with SIGBUS.
         let map = unsafe { Mmap::map(file.file()) }?;
-        let (header_len, header) = SafeTensors::read_metadata(&map)
-            .map_err(|source| TensorFileError::Format { path: path.to_owned(), source })?;
+        let (header_len, header) =
+            SafeTensors::read_metadata(&map).map_err(TensorFileError::Format)?;
         // The length field, then the header, then the data.
         let data_start = size_of::<u64>() + header_len;
         Ok(Self { path: path.to_owned(), map, header, data_start })
@@ -153,7 +147,7 @@ mod tests {
         for len in 0..whole.len() {
             fs_err::write(&path, &whole[..len]).unwrap();
             let error = TensorFile::open(&path).unwrap_err();
-            assert!(matches!(error, TensorFileError::Format { .. }), "{len} bytes: {error}");
+            assert!(matches!(error, TensorFileError::Format(_)), "{len} bytes: {error}");
         }
     }
 }

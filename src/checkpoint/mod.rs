@@ -103,12 +103,33 @@ pub enum CheckpointErrorKind {
     /// An infinity or NaN among a parameter's values.
     #[error("parameter `{0}` has values that are not finite")]
     NotFinite(String),
+    /// An adapter of another shape than the first checkpoint's.
+    #[error(
+        "its adapter ({}) is not like that of `{first}` ({}): checkpoints of one training are \
+         alike", told(own), told(expected)
+    )]
+    OtherAdapter {
+        /// Its shape.
+        own: LoraSettings,
+        /// The first checkpoint.
+        first: String,
+        /// Its adapter's shape.
+        expected: LoraSettings,
+    },
+    /// The optimizer's file is not there.
+    #[error("missing; only gradients of kind `sgd` do without the optimizer's moments")]
+    NoMoments,
     /// The optimizer's file does not tell its constants.
     #[error("metadata `adam` with beta1, beta2, epsilon and step is missing or damaged")]
     NoRule,
     /// The log has no learning rate for the checkpoint's epoch.
     #[error("no learning rate in the log of its last epoch")]
     NoLearningRate,
+}
+
+/// An adapter's shape in one line.
+fn told(lora: &LoraSettings) -> String {
+    format!("rank {}, alpha {}, on {}", lora.rank, lora.alpha, lora.targets.join(", "))
 }
 
 /// A checkpoint on disk. Its small files are read, its tensors wait.
@@ -141,6 +162,25 @@ impl Checkpoint {
         let resolved = fs::canonicalize(dir).map_err(|err| fail(err.into()))?;
         let label = resolved.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(Self { dir: dir.to_owned(), label, lora, learning_rate, step, loss })
+    }
+
+    /// Fails unless the adapter computes the same function of its weights as
+    /// that of `first`. Dropout is off when gradients are taken.
+    fn check_like(&self, first: &Self) -> Result<(), CheckpointError> {
+        let update = |lora: &LoraSettings| {
+            let mut targets = lora.targets.clone();
+            targets.sort_unstable();
+            (lora.rank, lora.alpha, targets)
+        };
+        if update(&self.lora) == update(&first.lora) {
+            return Ok(());
+        }
+        let kind = CheckpointErrorKind::OtherAdapter {
+            own: self.lora.clone(),
+            first: first.label.clone(),
+            expected: first.lora.clone(),
+        };
+        Err(CheckpointError { path: self.dir.clone(), kind })
     }
 
     /// The folder's name, such as `epoch-1`.
@@ -217,7 +257,8 @@ pub fn is_checkpoint(dir: &Path) -> bool {
 ///
 /// # Errors
 ///
-/// If there is none, or one cannot be opened.
+/// If there is none, one cannot be opened, or two have adapters of different
+/// shapes.
 pub fn checkpoints_in(dir: &Path) -> Result<Vec<Checkpoint>, CheckpointError> {
     let fail = |kind| CheckpointError { path: dir.to_owned(), kind };
     if adapter::is_in(dir) {
@@ -236,7 +277,10 @@ pub fn checkpoints_in(dir: &Path) -> Result<Vec<Checkpoint>, CheckpointError> {
         return Err(fail(CheckpointErrorKind::NoCheckpoints));
     }
     found.sort();
-    found.into_iter().map(|(_, path)| Checkpoint::open(&path)).collect()
+    let found = found.into_iter().map(|(_, path)| Checkpoint::open(&path));
+    let checkpoints = found.collect::<Result<Vec<_>, _>>()?;
+    checkpoints.iter().try_for_each(|checkpoint| checkpoint.check_like(&checkpoints[0]))?;
+    Ok(checkpoints)
 }
 
 /// Everything a checkpoint holds.

@@ -16,6 +16,9 @@ const RULE: &str = "adam";
 pub(super) fn read(dir: &Path, layout: &ParamLayout) -> Result<Moments, CheckpointError> {
     let path = dir.join(FILE);
     let read = || {
+        if !path.exists() {
+            return Err(CheckpointErrorKind::NoMoments);
+        }
         let file = TensorFile::open(&path)?;
         let rule: AdamRule = file
             .metadata(RULE)

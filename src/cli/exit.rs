@@ -9,7 +9,9 @@ use std::process::ExitCode as Exit;
 use super::exit_code::{ExitCode, HasExitCode};
 use crate::config::ConfigError;
 use crate::pipeline::PipelineError;
+use crate::pipeline::lock::LockError;
 use crate::pipeline::worker::{Failure, WorkerError};
+use crate::pool::PoolError;
 
 /// Makes a panic read as what it is.
 pub(super) fn report_panics_as_bugs() {
@@ -91,25 +93,32 @@ impl CliError {
 
     /// What the user can do about it, when there is something.
     fn hint(&self) -> Option<String> {
-        match self {
-            Self::Pipeline(PipelineError::Incomplete { needs, .. }) => {
-                Some(format!("run `less-select {needs}` first, or `less-select` for everything"))
-            }
-            Self::Pipeline(PipelineError::OtherPlan { .. }) => Some(
+        let Self::Pipeline(err) = self else { return None };
+        let hint: &str = match err {
+            PipelineError::Incomplete { needs, .. } => &format!(
+                "run `less-select {needs}` first, or `less-select` for everything"
+            ),
+            PipelineError::OtherPlan { .. } => {
                 "give the run's own settings, another --run, or `less-select` without a stage to \
                  compute what changed"
-                    .to_owned(),
-            ),
-            Self::Pipeline(PipelineError::Worker(WorkerError::Died { .. })) => Some(
+            }
+            PipelineError::Locked { source: LockError::Io(_), .. } => "name another place with --run",
+            PipelineError::Ingest(PoolError::TooManyRejects { .. }) => {
+                "repair them, or do without them by --max-rejects; `less-select ingest` lists them \
+                 all in pool/rejects.jsonl of the run"
+            }
+            PipelineError::Ingest(PoolError::Empty { n_too_long: 1.., .. }) => "raise --max-tokens",
+            PipelineError::Worker(WorkerError::Died { .. }) => {
                 "if the system ran out of memory, lower --batch-tokens; the same command continues \
                  where this one ended"
-                    .to_owned(),
-            ),
-            Self::Pipeline(PipelineError::Interrupted) => {
-                Some("the same command continues where this one ended".to_owned())
             }
-            _ => None,
-        }
+            PipelineError::Interrupted => "the same command continues where this one ended",
+            err if err.exit_code() == ExitCode::Damaged as u8 => {
+                "remove what is damaged and run `less-select` again: it makes anew what is missing"
+            }
+            _ => return None,
+        };
+        Some(hint.to_owned())
     }
 
     /// The message, its causes and a hint, a line each.

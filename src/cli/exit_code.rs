@@ -12,6 +12,7 @@ use crate::influence::scores_file::{ScoresError, ScoresErrorKind};
 use crate::model::config::{
     ConfigError as ModelConfigError, ConfigErrorKind as ModelConfigErrorKind,
 };
+use crate::model::weights::{WeightsError, WeightsErrorKind};
 use crate::pipeline::PipelineError;
 use crate::pipeline::lock::LockError;
 use crate::pipeline::worker::WorkerError;
@@ -85,7 +86,9 @@ impl HasExitCode for PipelineError {
             Self::Scores(err) => err.exit_code(),
             Self::Export(err) => err.exit_code(),
             Self::Report(ReportError::Page(_)) => ExitCode::Bug as u8,
+            Self::Damaged { .. } => ExitCode::Damaged as u8,
             Self::Model(err) => err.exit_code(),
+            Self::Weights(err) => err.exit_code(),
             Self::Lora(_) => ExitCode::Usage as u8,
             Self::Worker(err) => err.exit_code(),
         }
@@ -121,7 +124,14 @@ impl HasExitCode for PoolError {
                 | InputErrorKind::UnknownFormat
                 | InputErrorKind::Pattern(_)
                 | InputErrorKind::NoExample => ExitCode::Usage as u8,
-                InputErrorKind::Read(err) => err.exit_code(),
+                InputErrorKind::Read(err) => match err.kind() {
+                    // A decompressor's words for damaged bytes.
+                    io::ErrorKind::UnexpectedEof
+                    | io::ErrorKind::InvalidInput
+                    | io::ErrorKind::InvalidData
+                    | io::ErrorKind::Other => ExitCode::BadData as u8,
+                    _ => err.exit_code(),
+                },
                 InputErrorKind::Json(_) | InputErrorKind::Parquet(_) => ExitCode::BadData as u8,
             },
             Self::Model { kind, .. } => match kind {
@@ -142,7 +152,7 @@ impl HasExitCode for TensorFileError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Io(err) => err.exit_code(),
-            Self::Format { .. } => ExitCode::BadData as u8,
+            Self::Format(_) => ExitCode::BadData as u8,
         }
     }
 }
@@ -151,6 +161,16 @@ impl HasExitCode for ModelConfigError {
     fn exit_code(&self) -> u8 {
         match &self.kind {
             ModelConfigErrorKind::Io(err) => err.exit_code(),
+            _ => ExitCode::BadData as u8,
+        }
+    }
+}
+
+impl HasExitCode for WeightsError {
+    fn exit_code(&self) -> u8 {
+        match &self.kind {
+            WeightsErrorKind::File(err) => err.exit_code(),
+            WeightsErrorKind::Io(err) => err.exit_code(),
             _ => ExitCode::BadData as u8,
         }
     }
@@ -169,6 +189,8 @@ impl HasExitCode for CheckpointError {
             | CheckpointErrorKind::Shape { .. }
             | CheckpointErrorKind::Dtype { .. }
             | CheckpointErrorKind::NotFinite(_)
+            | CheckpointErrorKind::OtherAdapter { .. }
+            | CheckpointErrorKind::NoMoments
             | CheckpointErrorKind::NoRule
             | CheckpointErrorKind::NoLearningRate => ExitCode::BadData as u8,
         }
@@ -238,7 +260,6 @@ mod torch {
     use super::{ExitCode, HasExitCode, interrupt};
     use crate::gradient::collect::CollectError;
     use crate::model::ModelError;
-    use crate::model::weights::{WeightsError, WeightsErrorKind};
     use crate::pipeline::torch::TorchError;
     use crate::warmup::WarmupError;
 
@@ -246,6 +267,7 @@ mod torch {
         fn exit_code(&self) -> u8 {
             match self {
                 Self::Model(err) => err.exit_code(),
+                Self::OtherModules { .. } => ExitCode::BadData as u8,
                 Self::Warmup(err) => err.exit_code(),
                 Self::Checkpoint(err) => err.exit_code(),
                 Self::Collect(err) => err.exit_code(),
@@ -279,16 +301,6 @@ mod torch {
                 Self::Token { .. } => ExitCode::BadData as u8,
                 // Out of memory, as a rule.
                 Self::Torch(_) => ExitCode::Temporary as u8,
-            }
-        }
-    }
-
-    impl HasExitCode for WeightsError {
-        fn exit_code(&self) -> u8 {
-            match &self.kind {
-                WeightsErrorKind::File(err) => err.exit_code(),
-                WeightsErrorKind::Io(err) => err.exit_code(),
-                _ => ExitCode::BadData as u8,
             }
         }
     }

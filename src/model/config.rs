@@ -59,9 +59,12 @@ pub struct ConfigError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigErrorKind {
+    /// It is not there.
+    #[error("missing; a model in the Hugging Face layout has it")]
+    NoFile,
     /// It cannot be read.
     #[error(transparent)]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
     /// It is not a JSON object.
     #[error("not a JSON object")]
     Json(#[source] serde_json::Error),
@@ -112,6 +115,15 @@ const FAMILIES: &[Family] = &[Family {
     rope_theta: 10_000.0,
     tied_embeddings: false,
 }];
+
+impl From<std::io::Error> for ConfigErrorKind {
+    fn from(err: std::io::Error) -> Self {
+        match err.kind() {
+            std::io::ErrorKind::NotFound => Self::NoFile,
+            _ => Self::Io(err),
+        }
+    }
+}
 
 impl DecoderConfig {
     /// Reads `config.json` in a model folder in the Hugging Face layout.

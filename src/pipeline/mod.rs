@@ -26,6 +26,8 @@ use crate::checkpoint::{Checkpoint, checkpoints_in};
 use crate::config::Config;
 use crate::gradient::shard_plan::Part;
 use crate::influence::InfluenceError;
+use crate::model::DecoderConfig;
+use crate::model::weights::WeightFiles;
 use crate::pool::PoolError;
 use crate::progress::{Event, Observer};
 use crate::run_dir::RunDir;
@@ -35,12 +37,12 @@ use crate::stage::Stage;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PipelineError {
-    /// Somebody else works on the run.
-    #[error("`{}` is not free", run.display())]
+    /// Somebody else works on the run, or it is no place to write.
+    #[error("cannot work in `{}`", run.display())]
     Locked {
         /// The run directory.
         run: PathBuf,
-        /// Who, or why it is not known.
+        /// Who, or what the system says.
         #[source]
         source: lock::LockError,
     },
@@ -63,6 +65,14 @@ pub enum PipelineError {
         difference: String,
         /// The run directory.
         run: PathBuf,
+    },
+    /// A file of the run was changed after the stage that wrote it.
+    #[error("`{}` is not as stage `{stage}` wrote it", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The stage.
+        stage: Stage,
     },
     /// A file could not be read or written.
     #[error(transparent)]
@@ -91,6 +101,9 @@ pub enum PipelineError {
     /// The model's configuration cannot be used.
     #[error("the model cannot be used")]
     Model(#[from] crate::model::config::ConfigError),
+    /// The model's weights cannot be used.
+    #[error("the model cannot be used")]
+    Weights(#[from] crate::model::weights::WeightsError),
     /// The adapter does not fit the model.
     #[error("the adapter does not fit the model")]
     Lora(#[from] crate::model::modules::LoraError),
@@ -151,6 +164,7 @@ impl Run<'_> {
     ///
     /// The first stage that fails; the ones before it are kept.
     pub fn all(&self) -> Result<(), PipelineError> {
+        self.check_model()?;
         self.under_lock(|run, checksums| {
             run.keep_settings()?;
             Stage::ALL.into_iter().try_for_each(|stage| run.bring_up_to_date(stage, checksums))
@@ -206,8 +220,10 @@ impl Run<'_> {
         self.logged(|run| {
             let mut checksums = Checksums::open(run.dir.checksums());
             let result = work(run, &mut checksums);
-            checksums.save()?;
-            result
+            let saved = checksums.save();
+            // What stopped the work may be what keeps this from being written.
+            result?;
+            Ok(saved?)
         })
     }
 
@@ -223,6 +239,15 @@ impl Run<'_> {
     ) -> Result<T, PipelineError> {
         let log = EventLog::open(self.dir, self.observer)?;
         work(&Run { observer: &log, ..*self })
+    }
+
+    /// Refuses, before anything else is done, a model that a later stage would
+    /// refuse. Whether its weights are finite is seen when they are loaded.
+    fn check_model(&self) -> Result<(), PipelineError> {
+        let model = DecoderConfig::read(&self.config.model)?;
+        model.lora_layout(&self.config.lora)?;
+        WeightFiles::open(&self.config.model, &model)?;
+        Ok(())
     }
 
     /// The checkpoints gradients are taken at: the warm-up's, or the user's own.
@@ -262,9 +287,30 @@ impl Run<'_> {
             self.observer.notify(Event::StageUnchanged { stage });
             return Ok(None);
         };
+        self.verify_inputs(&manifest, &inputs)?;
         Manifest::forget(self.dir, stage)?;
         self.observer.notify(Event::StageStarted { stage, reason });
         Ok(Some(inputs))
+    }
+
+    /// Proves that what a stage reads of earlier ones is what they wrote.
+    /// Shards and the index prove it themselves when they are opened.
+    fn verify_inputs(
+        &self,
+        manifest: &Manifest,
+        inputs: &StageInputs,
+    ) -> Result<(), PipelineError> {
+        let prove_themselves = [Stage::Gradients, Stage::Index];
+        let others = manifest.stages.iter().filter(|(stage, _)| !prove_themselves.contains(stage));
+        for (&stage, record) in others {
+            for (name, checksum) in &record.outputs {
+                let path = self.dir.root().join(name);
+                if inputs.files.contains_key(name) && crate::fs::checksum(&path)? != *checksum {
+                    return Err(PipelineError::Damaged { path, stage });
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Why `stage` has to run; `None` if it does not.
@@ -297,7 +343,8 @@ impl Run<'_> {
         let manifest = Manifest::read(self.dir)?;
         let run = || self.dir.root().to_owned();
         for earlier in Stage::ALL.into_iter().filter(|earlier| *earlier < stage) {
-            let Some(record) = manifest.stages.get(&earlier) else {
+            let record = manifest.stages.get(&earlier);
+            let Some(record) = record.filter(|record| record.outputs_exist(self.dir)) else {
                 return Err(PipelineError::Incomplete { stage, needs: earlier, run: run() });
             };
             let inputs = fingerprint::inputs_of(earlier, self.config, &manifest, checksums)?;

@@ -14,6 +14,7 @@ use crate::gradient::direction::{GradientKind, Moments};
 use crate::gradient::independence::independence;
 use crate::gradient::measure::Measure;
 use crate::gradient::shard_plan::Part;
+use crate::model::modules::LoraError;
 use crate::model::{LoraDecoder, ModelError};
 use crate::pool::PoolError;
 use crate::pool::table::ExampleTable;
@@ -31,6 +32,14 @@ pub enum TorchError {
     /// The model cannot be loaded.
     #[error("the model cannot be used")]
     Model(#[from] ModelError),
+    /// The checkpoints' adapter sits where the model has no module.
+    #[error("the adapter of `{checkpoint}` is none for this model")]
+    OtherModules {
+        /// The checkpoint.
+        checkpoint: String,
+        /// The module.
+        source: LoraError,
+    },
     /// The warm-up failed.
     #[error("the warm-up failed")]
     Warmup(#[from] WarmupError),
@@ -96,7 +105,9 @@ pub fn gradients(
     let mut checksums = Checksums::open(run.checksums());
     let inputs = inputs_of(Stage::Gradients, config, &manifest, &mut checksums)?;
     let checkpoints = checkpoints_in(&checkpoints_dir(config, run))?;
-    let mut collector = Collector::new(config, run, part, observer, &checkpoints)?;
+    let mut collector = Collector::new(config, run, part, observer, &checkpoints[0])?;
+    // Before the first takes its time: the last must fit, too.
+    checkpoints.iter().try_for_each(|checkpoint| collector.read(checkpoint).map(drop))?;
     let mut n_missing = 0;
     for checkpoint in &checkpoints {
         let gradient = gradient_fingerprint(&inputs, checkpoint, &mut checksums)?;
@@ -143,11 +154,16 @@ impl<'a> Collector<'a> {
         run: &'a RunDir,
         part: Part,
         observer: &'a dyn Observer,
-        checkpoints: &[Checkpoint],
+        checkpoint: &Checkpoint,
     ) -> Result<Self, TorchError> {
         // The adapter's own shape, which is not ours if it was trained elsewhere.
-        let lora = checkpoints.first().map_or(&config.lora, Checkpoint::lora);
-        let model = LoraDecoder::load(&config.model, lora, &config.compute)?;
+        let model = LoraDecoder::load(&config.model, checkpoint.lora(), &config.compute);
+        let model = model.map_err(|err| match err {
+            ModelError::Lora(source) => {
+                TorchError::OtherModules { checkpoint: checkpoint.label().to_owned(), source }
+            }
+            err => err.into(),
+        })?;
         let table = |split| ExampleTable::open(&run.table(split)).map(|table| (split, table));
         // The target first: it is small, and what is wrong with it is wrong early.
         let tables = [table(Split::Target)?, table(Split::Pool)?];
@@ -158,9 +174,9 @@ impl<'a> Collector<'a> {
     fn collect(&mut self, checkpoint: &Checkpoint, gradient: &str) -> Result<usize, TorchError> {
         let mut n_missing = 0;
         let config = self.config;
+        let (adapter, moments) = self.read(checkpoint)?;
         let layout = self.model.layout().clone();
-        self.model.set_adapter(&checkpoint.adapter(&layout)?);
-        let moments = self.moments(checkpoint)?;
+        self.model.set_adapter(&adapter);
         let projection =
             Projection::new(config.projection, config.seed, checkpoint.label(), &layout)?;
         let stored = config.stored_kinds();
@@ -193,8 +209,13 @@ impl<'a> Collector<'a> {
         Ok(n_missing)
     }
 
-    fn moments(&self, checkpoint: &Checkpoint) -> Result<Option<Moments>, TorchError> {
+    /// The adapter, `[grad_dim]`, and the moments if a kind of gradient needs
+    /// them.
+    fn read(&self, checkpoint: &Checkpoint) -> Result<(Vec<f32>, Option<Moments>), TorchError> {
+        let layout = self.model.layout();
+        let adapter = checkpoint.adapter(layout)?;
         let needed = self.config.gradients.iter().any(|kind| kind.needs_moments());
-        Ok(needed.then(|| checkpoint.moments(self.model.layout())).transpose()?)
+        let moments = needed.then(|| checkpoint.moments(layout)).transpose()?;
+        Ok((adapter, moments))
     }
 }

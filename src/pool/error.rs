@@ -1,6 +1,5 @@
 //! What can go wrong between a row in a file and an example.
 
-use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
 
@@ -84,16 +83,20 @@ pub enum PoolError {
     },
 
     /// No row is left.
-    #[error("the {side} is empty: {}", empty(*n_read, *n_malformed, *n_too_long))]
+    #[error("the {side} is empty: {}", empty(inputs, *n_read, *n_malformed, *n_too_long, first))]
     Empty {
         /// Which side.
         side: Side,
+        /// Its files, folders and patterns, as set.
+        inputs: Vec<String>,
         /// Rows read.
         n_read: u64,
         /// Of these, malformed.
         n_malformed: u64,
         /// Of these, too long.
         n_too_long: u64,
+        /// The first few of both.
+        first: Vec<Reject>,
     },
 
     /// The user asked to stop.
@@ -219,19 +222,32 @@ fn too_many_rejects(
 ) -> String {
     let share = 100.0 * n_malformed as f64 / n_read as f64;
     let max = 100.0 * max_share;
-    let mut text = format!(
-        "{n_malformed} of {n_read} {side} rows are malformed ({share:.1} %, allowed are {max:.1} %)"
-    );
-    for reject in first {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "\n  {reject}");
-    }
-    text
+    format!(
+        "{n_malformed} of {n_read} {side} rows are malformed ({share:.1} %, allowed are {max:.1} %)\
+         {}",
+        listed(first)
+    )
 }
 
-fn empty(n_read: u64, n_malformed: u64, n_too_long: u64) -> String {
-    match n_read {
-        0 => "its files hold no row".to_owned(),
-        _ => format!("of {n_read} rows {n_malformed} are malformed and {n_too_long} too long"),
+fn empty(
+    inputs: &[String],
+    n_read: u64,
+    n_malformed: u64,
+    n_too_long: u64,
+    first: &[Reject],
+) -> String {
+    let inputs: Vec<_> = inputs.iter().map(|input| format!("`{input}`")).collect();
+    match (inputs.join(", "), n_read) {
+        (inputs, _) if inputs.is_empty() => "no input is set".to_owned(),
+        (inputs, 0) => format!("no row in {inputs}"),
+        (inputs, _) => format!(
+            "of {n_read} rows in {inputs} {n_malformed} are malformed and {n_too_long} too long{}",
+            listed(first)
+        ),
     }
+}
+
+/// A line for each of `rejects`, indented.
+fn listed(rejects: &[Reject]) -> String {
+    rejects.iter().map(|reject| format!("\n  {reject}")).collect()
 }

@@ -155,7 +155,7 @@ impl<'a> Intake<'a> {
             self.take(file, chunk, tally, keep)?;
             self.progress(tally.side(), n_consumed.get(), n_bytes)?;
         }
-        tally.check(self.max_rejects)?;
+        tally.check(sources, self.max_rejects)?;
         for message in tally.warnings() {
             self.observer.notify(Event::Warning { message });
         }

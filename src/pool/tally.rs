@@ -6,7 +6,7 @@ use super::error::Side;
 use super::reject::{Reject, RejectKind, RejectReason};
 use super::summary::{IngestSummary, SourceSummary};
 use super::table::Entry;
-use super::{ExampleId, PoolError};
+use super::{ExampleId, PoolError, Source};
 
 /// Rejects that an error message shows.
 const N_SHOWN: usize = 5;
@@ -92,21 +92,28 @@ impl Tally {
         self.rejects.push(Reject { side: self.side, file, line, kind, reason });
     }
 
-    /// Whether enough is left, with at most the share `max_rejects` malformed.
-    pub(super) fn check(&self, max_rejects: f64) -> Result<(), PoolError> {
+    /// Whether enough is left of `sources`, with at most the share `max_rejects`
+    /// malformed.
+    pub(super) fn check(&self, sources: &[Source], max_rejects: f64) -> Result<(), PoolError> {
         let side = self.side;
         let SourceSummary { n_read, n_kept, n_malformed, n_too_long, .. } =
             SourceSummary::total(&self.sources);
         if n_malformed as f64 > max_rejects * n_read as f64 {
-            let is_malformed = |reject: &&Reject| reject.kind == RejectKind::Malformed;
-            let first = self.rejects.iter().filter(is_malformed).take(N_SHOWN).cloned().collect();
+            let first = self.first(|reject| reject.kind == RejectKind::Malformed);
             let max_share = max_rejects;
             return Err(PoolError::TooManyRejects { side, n_malformed, n_read, max_share, first });
         }
         if n_kept == 0 {
-            return Err(PoolError::Empty { side, n_read, n_malformed, n_too_long });
+            let inputs = sources.iter().map(|source| source.path.clone()).collect();
+            let first = self.first(|_| true);
+            return Err(PoolError::Empty { side, inputs, n_read, n_malformed, n_too_long, first });
         }
         Ok(())
+    }
+
+    /// The first few of the rejects that are `wanted`.
+    fn first(&self, wanted: fn(&Reject) -> bool) -> Vec<Reject> {
+        self.rejects.iter().filter(|reject| wanted(reject)).take(N_SHOWN).cloned().collect()
     }
 
     /// A sentence for every source that gave nothing.
