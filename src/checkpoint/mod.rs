@@ -106,7 +106,9 @@ pub enum CheckpointErrorKind {
     /// An adapter of another shape than the first checkpoint's.
     #[error(
         "its adapter ({}) is not like that of `{first}` ({}): checkpoints of one training are \
-         alike", told(own), told(expected)
+         alike",
+        told(own),
+        told(expected)
     )]
     OtherAdapter {
         /// Its shape.

@@ -20,7 +20,7 @@ use crate::checkpoint::LoraSettings;
 use crate::compute::ComputeSettings;
 use crate::gradient::direction::GradientKind;
 use crate::influence::Aggregation;
-use crate::pool::{IngestSettings, Source};
+use crate::pool::IngestSettings;
 use crate::projection::ProjectionSettings;
 use crate::seed::Seed;
 use crate::selection::{Budget, Schema};
@@ -85,30 +85,6 @@ impl Config {
     /// Never: the settings came from TOML.
     pub fn to_toml(&self) -> String {
         toml::to_string(&self.raw).expect("settings are plain values")
-    }
-
-    /// The same with absolute paths: it means the same in every folder.
-    ///
-    /// # Errors
-    ///
-    /// If the current folder is not known.
-    ///
-    /// # Panics
-    ///
-    /// Never: the settings came from TOML.
-    pub fn to_absolute_toml(&self) -> std::io::Result<String> {
-        let mut raw = self.raw.clone();
-        raw.model = Some(std::path::absolute(&self.model)?.display().to_string());
-        if let Some(path) = &mut raw.checkpoints {
-            *path = std::path::absolute(&*path)?.display().to_string();
-        }
-        for sources in [&mut raw.pool, &mut raw.target] {
-            for source in sources.iter_mut().flatten() {
-                let Ok(parsed) = source.parse::<Source>();
-                *source = parsed.absolute()?;
-            }
-        }
-        Ok(toml::to_string(&raw).expect("settings are plain values"))
     }
 
     /// What decides the subset, without what only says where and how: no path,

@@ -114,6 +114,11 @@ impl Manifest {
 }
 
 impl StageRecord {
+    /// Whether every file is there; whoever reads one proves it whole.
+    pub fn outputs_exist(&self, run: &RunDir) -> bool {
+        self.outputs.keys().all(|file| run.root().join(file).is_file())
+    }
+
     /// Whether every file is there and holds what it held when the stage was
     /// complete.
     pub fn outputs_are_whole(&self, run: &RunDir, checksums: &mut Checksums) -> bool {

@@ -229,8 +229,9 @@ impl Run<'_> {
 
     /// Writes down the settings that a stage run alone starts from.
     fn keep_settings(&self) -> io::Result<()> {
-        let settings = self.config.to_absolute_toml()?;
-        crate::fs::write_atomic(&self.dir.config(), |out| out.write_all(settings.as_bytes()))
+        crate::fs::write_atomic(&self.dir.config(), |out| {
+            out.write_all(self.config.to_toml().as_bytes())
+        })
     }
 
     fn logged<T>(

@@ -80,19 +80,6 @@ impl InputFile {
 }
 
 impl Source {
-    /// `[NAME=]PATH` with an absolute path.
-    ///
-    /// # Errors
-    ///
-    /// If the current folder is not known.
-    pub fn absolute(&self) -> io::Result<String> {
-        let path = match self.path.strip_prefix("example:") {
-            Some(_) => self.path.clone(),
-            None => std::path::absolute(&self.path)?.display().to_string(),
-        };
-        Ok(self.name.as_ref().map_or_else(|| path.clone(), |name| format!("{name}={path}")))
-    }
-
     /// Looks for the source's files and opens none.
     ///
     /// # Errors
