@@ -112,11 +112,11 @@ pub enum CheckpointErrorKind {
     )]
     OtherAdapter {
         /// Its shape.
-        own: LoraSettings,
+        own: Box<LoraSettings>,
         /// The first checkpoint.
         first: String,
         /// Its adapter's shape.
-        expected: LoraSettings,
+        expected: Box<LoraSettings>,
     },
     /// The optimizer's file is not there.
     #[error("missing; only gradients of kind `sgd` do without the optimizer's moments")]
@@ -178,9 +178,9 @@ impl Checkpoint {
             return Ok(());
         }
         let kind = CheckpointErrorKind::OtherAdapter {
-            own: self.lora.clone(),
+            own: Box::new(self.lora.clone()),
             first: first.label.clone(),
-            expected: first.lora.clone(),
+            expected: Box::new(first.lora.clone()),
         };
         Err(CheckpointError { path: self.dir.clone(), kind })
     }

@@ -249,5 +249,5 @@ fn empty(
 
 /// A line for each of `rejects`, indented.
 fn listed(rejects: &[Reject]) -> String {
-    rejects.iter().map(|reject| format!("\n  {reject}")).collect()
+    rejects.iter().fold(String::new(), |text, reject| text + "\n  " + &reject.to_string())
 }
