@@ -16,7 +16,7 @@ use crate::projection::ProjectionKind;
 use crate::store::StoreDtype;
 
 /// Share of the measured peak of matrix products that the gradient pass
-/// reaches (docs/benchmarks.md).
+/// reaches (docs/measurements.md).
 const EFFICIENCY: f64 = 0.6;
 
 /// What a run would take.
