@@ -95,14 +95,16 @@ impl CliError {
     fn hint(&self) -> Option<String> {
         let Self::Pipeline(err) = self else { return None };
         let hint: &str = match err {
-            PipelineError::Incomplete { needs, .. } => &format!(
-                "run `less-select {needs}` first, or `less-select` for everything"
-            ),
+            PipelineError::Incomplete { needs, .. } => {
+                &format!("run `less-select {needs}` first, or `less-select` for everything")
+            }
             PipelineError::OtherPlan { .. } => {
                 "give the run's own settings, another --run, or `less-select` without a stage to \
                  compute what changed"
             }
-            PipelineError::Locked { source: LockError::Io(_), .. } => "name another place with --run",
+            PipelineError::Locked { source: LockError::Io(_), .. } => {
+                "name another place with --run"
+            }
             PipelineError::Ingest(PoolError::TooManyRejects { .. }) => {
                 "repair them, or do without them by --max-rejects; `less-select ingest` lists them \
                  all in pool/rejects.jsonl of the run"
