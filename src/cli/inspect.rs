@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::Answer;
 use super::exit::{CliError, with_causes};
 use crate::checkpoint::{self, Checkpoint};
+use crate::influence::index::TargetIndex;
 use crate::pipeline::PipelineError;
 use crate::pipeline::manifest::Manifest;
 use crate::run_dir::RunDir;
@@ -106,12 +107,13 @@ fn as_json(batch: &RecordBatch, path: &Path) -> Result<Vec<Value>, CliError> {
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }
 
-/// Header and row facts of a gradient shard; its checksum is verified.
+/// Header and row facts of a gradient shard or an index; the checksum is
+/// verified.
 fn shard(path: &Path) -> Result<Value, CliError> {
-    let number =
-        path.file_stem().and_then(|stem| stem.to_str()?.strip_prefix("shard-")?.parse().ok());
-    let number =
-        number.ok_or_else(|| not_ours(path, "a gradient shard is called shard-NNNNN.arrow"))?;
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    let Some(number) = stem.strip_prefix("shard-").and_then(|number| number.parse().ok()) else {
+        return index(path, stem.strip_suffix("-rows").unwrap_or(&stem));
+    };
     let shard = Shard::open(crate::fs::parent(path), number).map_err(PipelineError::from)?;
     Ok(json!({
         "kind": "gradient shard",
@@ -119,6 +121,21 @@ fn shard(path: &Path) -> Result<Value, CliError> {
         "rows": shard.n_rows(),
         "flagged": shard.n_flagged(),
         "header": shard.header(),
+    }))
+}
+
+/// The subtasks of a target's index.
+fn index(path: &Path, checkpoint: &str) -> Result<Value, CliError> {
+    let index =
+        TargetIndex::open(crate::fs::parent(path), checkpoint).map_err(PipelineError::from)?;
+    let subtasks = index.subtasks.iter().map(|subtask| {
+        json!({ "subtask": subtask.name, "examples": subtask.n_examples, "flagged": subtask.n_flagged })
+    });
+    Ok(json!({
+        "kind": "target index",
+        "file": path,
+        "header": index.store,
+        "subtasks": subtasks.collect::<Vec<_>>(),
     }))
 }
 

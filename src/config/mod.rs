@@ -86,6 +86,16 @@ impl Config {
     pub fn to_toml(&self) -> String {
         toml::to_string(&self.raw).expect("settings are plain values")
     }
+
+    /// What decides the subset, without what only says where and how: no path,
+    /// no device. Equal for the same job on another machine.
+    pub fn portable(&self) -> serde_json::Map<String, serde_json::Value> {
+        const LOCAL: [&str; 7] =
+            ["model", "pool", "target", "checkpoints", "device", "threads", "batch-tokens"];
+        let mut settings = layers::to_map(&self.raw);
+        settings.retain(|name, _| !LOCAL.contains(&name.as_str()));
+        settings
+    }
 }
 
 /// Why settings cannot be run on.

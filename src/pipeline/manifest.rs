@@ -9,6 +9,7 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
+use super::checksums::Checksums;
 use super::fingerprint::StageInputs;
 use super::lock;
 use crate::fs;
@@ -113,9 +114,16 @@ impl Manifest {
 }
 
 impl StageRecord {
-    /// Whether every file is still there. Checksums are verified by whoever
-    /// reads the file.
+    /// Whether every file is there; whoever reads one proves it whole.
     pub fn outputs_exist(&self, run: &RunDir) -> bool {
         self.outputs.keys().all(|file| run.root().join(file).is_file())
+    }
+
+    /// Whether every file is there and holds what it held when the stage was
+    /// complete.
+    pub fn outputs_are_whole(&self, run: &RunDir, checksums: &mut Checksums) -> bool {
+        self.outputs.iter().all(|(file, expected)| {
+            checksums.of(&run.root().join(file)).is_ok_and(|found| found == *expected)
+        })
     }
 }

@@ -288,7 +288,7 @@ impl Run<'_> {
     ) -> Result<Option<StageInputs>, PipelineError> {
         let manifest = Manifest::read(self.dir)?;
         let inputs = fingerprint::inputs_of(stage, self.config, &manifest, checksums)?;
-        let Some(reason) = self.reason_to_run(stage, &manifest, &inputs) else {
+        let Some(reason) = self.reason_to_run(stage, &manifest, &inputs, checksums) else {
             self.observer.notify(Event::StageUnchanged { stage });
             return Ok(None);
         };
@@ -324,14 +324,15 @@ impl Run<'_> {
         stage: Stage,
         manifest: &Manifest,
         inputs: &StageInputs,
+        checksums: &mut Checksums,
     ) -> Option<String> {
         match manifest.stages.get(&stage) {
             None => Some("not there yet".to_owned()),
             Some(record) if record.made_from != *inputs => {
                 Some(inputs.difference(&record.made_from))
             }
-            Some(record) if !record.outputs_exist(self.dir) => {
-                Some("its files are gone".to_owned())
+            Some(record) if !record.outputs_are_whole(self.dir, checksums) => {
+                Some("its files are gone or altered".to_owned())
             }
             Some(_) => None,
         }

@@ -166,7 +166,7 @@ fn provenance(run: &Run<'_>, inputs: &StageInputs) -> Result<Value, PipelineErro
     Ok(json!({
         "tool": format!("less-select {}", env!("CARGO_PKG_VERSION")),
         "method": "LESS (Xia et al., ICML 2024)",
-        "settings": run.config.raw,
+        "settings": run.config.portable(),
         "checkpoints": checkpoints,
         "fingerprint": inputs.fingerprint(),
     }))

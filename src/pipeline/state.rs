@@ -42,7 +42,7 @@ pub fn stage_states(
                 return Ok((stage, StageState::Missing));
             };
             let inputs = fingerprint::inputs_of(stage, config, &manifest, &mut checksums)?;
-            if !record.outputs_exist(run) {
+            if !record.outputs_are_whole(run, &mut checksums) {
                 return Ok((stage, StageState::Missing));
             }
             if record.made_from == inputs {

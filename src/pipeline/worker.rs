@@ -122,8 +122,8 @@ pub fn run(
         let stderr = stderr.join().unwrap_or_default();
         match (last?, status?) {
             (Some(Line::Answer(answer)), status) if status.success() => Ok(answer),
-            (Some(Line::Failure(failure)), _) => Err(WorkerError::Failed(failure)),
             _ if observer.is_interrupted() => Err(WorkerError::Interrupted),
+            (Some(Line::Failure(failure)), _) => Err(WorkerError::Failed(failure)),
             (_, status) => Err(WorkerError::Died { status, stderr }),
         }
     })
@@ -152,8 +152,8 @@ fn program() -> Result<PathBuf, WorkerError> {
 /// Passes events on; returns the last line that was none.
 fn listen(child: &mut Child, observer: &dyn Observer) -> std::io::Result<Option<Line>> {
     let mut last = None;
-    for line in BufReader::new(child.stdout.take().expect("it is piped")).lines() {
-        match serde_json::from_str(&line?) {
+    for line in BufReader::new(child.stdout.take().expect("it is piped")).split(b'\n') {
+        match serde_json::from_slice(&line?) {
             Ok(Line::Event(event)) => observer.notify(event),
             Ok(word) => last = Some(word),
             // Anything else on its standard output is a library's chatter.

@@ -233,8 +233,8 @@ fn an_empty_side_is_an_error_that_names_it() {
     insta::assert_snapshot!(desk.problem(&settings(&[&some], &[])), @"the target is empty: no input is set");
     insta::assert_snapshot!(desk.problem(&long), @r"
     the target is empty: of 2 rows in `DESK/some.jsonl` 0 are malformed and 2 too long
-      DESK/some.jsonl:1: the assistant's tokens begin after the first 3 of 40
-      DESK/some.jsonl:2: the assistant's tokens begin after the first 3 of 40
+      DESK/some.jsonl:1: the assistant's tokens begin after the first 3 of 19
+      DESK/some.jsonl:2: the assistant's tokens begin after the first 3 of 19
     ");
     insta::assert_snapshot!(desk.problem(&settings(&["none.jsonl"], &[&some])), @"input `none.jsonl`: no such file or folder, and no file matches it as a pattern");
 }
