@@ -105,18 +105,16 @@ pub enum CheckpointErrorKind {
     NotFinite(String),
     /// An adapter of another shape than the first checkpoint's.
     #[error(
-        "its adapter ({}) is not like that of `{first}` ({}): checkpoints of one training are \
-         alike",
-        told(own),
-        told(expected)
+        "its adapter ({own}) is not like that of `{first}` ({expected}): checkpoints of one \
+         training are alike"
     )]
     OtherAdapter {
-        /// Its shape.
-        own: Box<LoraSettings>,
+        /// Its shape in words.
+        own: String,
         /// The first checkpoint.
         first: String,
         /// Its adapter's shape.
-        expected: Box<LoraSettings>,
+        expected: String,
     },
     /// The optimizer's file is not there.
     #[error("missing; only gradients of kind `sgd` do without the optimizer's moments")]
@@ -178,9 +176,9 @@ impl Checkpoint {
             return Ok(());
         }
         let kind = CheckpointErrorKind::OtherAdapter {
-            own: Box::new(self.lora.clone()),
+            own: told(&self.lora),
             first: first.label.clone(),
-            expected: Box::new(first.lora.clone()),
+            expected: told(&first.lora),
         };
         Err(CheckpointError { path: self.dir.clone(), kind })
     }

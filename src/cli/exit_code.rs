@@ -79,7 +79,7 @@ impl HasExitCode for PipelineError {
             Self::OtherPlan { .. } => ExitCode::OtherPlan as u8,
             Self::Incomplete { .. } => ExitCode::Incomplete as u8,
             Self::Interrupted => interrupt::exit_code() as u8,
-            Self::Ingest(err) => err.exit_code(),
+            Self::Tokenizer(err) | Self::Ingest(err) => err.exit_code(),
             Self::Checkpoint(err) => err.exit_code(),
             Self::Store(err) => err.exit_code(),
             Self::Influence(err) => err.exit_code(),

@@ -77,6 +77,9 @@ pub enum PipelineError {
     /// A file could not be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// The model's tokenizer or chat template cannot be used.
+    #[error("the model cannot be used")]
+    Tokenizer(#[source] PoolError),
     /// The pool or the target could not be read.
     #[error("the pool and the target could not be read")]
     Ingest(#[source] PoolError),
@@ -124,6 +127,7 @@ impl From<PoolError> for PipelineError {
     fn from(err: PoolError) -> Self {
         match err {
             PoolError::Interrupted => Self::Interrupted,
+            err @ PoolError::Model { .. } => Self::Tokenizer(err),
             err => Self::Ingest(err),
         }
     }

@@ -222,10 +222,12 @@ fn too_many_rejects(
 ) -> String {
     let share = 100.0 * n_malformed as f64 / n_read as f64;
     let max = 100.0 * max_share;
-    format!(
-        "{n_malformed} of {n_read} {side} rows are malformed ({share:.1} %, allowed are {max:.1} %)\
-         {}",
-        listed(first)
+    with_rejects(
+        format!(
+            "{n_malformed} of {n_read} {side} rows are malformed ({share:.1} %, allowed are \
+             {max:.1} %)"
+        ),
+        first,
     )
 }
 
@@ -236,18 +238,21 @@ fn empty(
     n_too_long: u64,
     first: &[Reject],
 ) -> String {
-    let inputs: Vec<_> = inputs.iter().map(|input| format!("`{input}`")).collect();
-    match (inputs.join(", "), n_read) {
-        (inputs, _) if inputs.is_empty() => "no input is set".to_owned(),
-        (inputs, 0) => format!("no row in {inputs}"),
-        (inputs, _) => format!(
-            "of {n_read} rows in {inputs} {n_malformed} are malformed and {n_too_long} too long{}",
-            listed(first)
+    let inputs = inputs.iter().map(|input| format!("`{input}`")).collect::<Vec<_>>().join(", ");
+    match n_read {
+        _ if inputs.is_empty() => "no input is set".to_owned(),
+        0 => format!("no row in {inputs}"),
+        _ => with_rejects(
+            format!(
+                "of {n_read} rows in {inputs} {n_malformed} are malformed and {n_too_long} too long"
+            ),
+            first,
         ),
     }
 }
 
-/// A line for each of `rejects`, indented.
-fn listed(rejects: &[Reject]) -> String {
-    rejects.iter().fold(String::new(), |text, reject| text + "\n  " + &reject.to_string())
+/// `text` and, indented below it, a line for each of `rejects`.
+fn with_rejects(text: String, rejects: &[Reject]) -> String {
+    let lines = std::iter::once(text).chain(rejects.iter().map(Reject::to_string));
+    lines.collect::<Vec<_>>().join("\n  ")
 }

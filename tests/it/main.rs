@@ -4,6 +4,9 @@
 
 // The invariants of ARCHITECTURE.md.
 mod architecture;
+// What people, files and machines do to a run.
+#[cfg(feature = "torch")]
+mod bad_input;
 mod cli;
 mod collect;
 mod direction;

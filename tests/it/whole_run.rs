@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use assert_cmd::Command;
+
 use crate::support::{Said, TestRun};
 
 /// The random-weight model of the tests.
@@ -48,10 +50,15 @@ impl TestRun {
 
     /// Runs the whole pipeline, with further flags.
     pub(crate) fn run(&self, more: &[&str]) -> Said {
+        self.said(&mut self.whole(more))
+    }
+
+    /// The command of [`run`](Self::run).
+    pub(crate) fn whole(&self, more: &[&str]) -> Command {
         let settings = Self::settings();
         let mut command = self.command(more);
         command.args(without(&settings, more));
-        self.said(&mut command)
+        command
     }
 
     /// Checksums of every file below a folder of the run, by relative path.

@@ -1,0 +1,120 @@
+//! Checkpoints from elsewhere.
+
+use std::sync::LazyLock;
+
+use super::{Desk, copy_folder, edit_json, edit_tensors, halve};
+
+/// A desk whose run is complete, to take checkpoints from.
+static TRAINED: LazyLock<Desk> = LazyLock::new(|| {
+    let desk = Desk::new();
+    let said = desk.run(&[]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    desk
+});
+
+const OWN: [&str; 2] = ["--checkpoints", "trained"];
+
+impl Desk {
+    /// A desk with two checkpoints in `trained`.
+    fn with_checkpoints() -> Self {
+        let desk = Self::new();
+        desk.restore_checkpoints();
+        desk
+    }
+
+    fn restore_checkpoints(&self) {
+        copy_folder(&TRAINED.path("run/checkpoints"), &self.path("trained"));
+    }
+
+    /// The error of checkpoints that cannot be used. No gradient was taken at
+    /// the good ones before the bad one was found, and with the checkpoints as
+    /// they were, the same command completes.
+    #[track_caller]
+    fn refuses_the_checkpoints(&self) -> String {
+        let error = self.refuses(&OWN, 65);
+        assert!(!self.path("run/gradients").exists(), "gradients were taken");
+        self.restore_checkpoints();
+        let said = self.run(&OWN);
+        assert_eq!(said.code, 0, "{}", said.stderr);
+        error
+    }
+}
+
+#[test]
+fn an_adapter_of_another_shape_than_the_first_is_refused() {
+    let desk = Desk::with_checkpoints();
+    edit_json(&desk.path("trained/epoch-2/adapter_config.json"), |config| {
+        config.insert("r".to_owned(), 8.into());
+    });
+    insta::assert_snapshot!(desk.refuses_the_checkpoints(), @r"
+    error: the checkpoints cannot be used
+      caused by: checkpoint `trained/epoch-2`
+      caused by: its adapter (rank 8, alpha 32, on q_proj, k_proj, v_proj, o_proj) is not like that of `epoch-1` (rank 4, alpha 32, on q_proj, k_proj, v_proj, o_proj): checkpoints of one training are alike
+    ");
+}
+
+#[test]
+fn an_adapter_for_another_model_is_named_by_parameter() {
+    let desk = Desk::with_checkpoints();
+    edit_tensors(&desk.path("trained/epoch-2/adapter_model.safetensors"), |header, _| {
+        *header = std::mem::take(header)
+            .into_iter()
+            .map(|(name, tensor)| (name.replace("layers.1", "layers.7"), tensor))
+            .collect();
+    });
+    insta::assert_snapshot!(desk.refuses_the_checkpoints(), @r"
+    error: the checkpoints cannot be used
+      caused by: checkpoint `trained/epoch-2/adapter_model.safetensors`
+      caused by: parameter `base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight` is missing: an adapter for another model?
+    ");
+}
+
+#[test]
+fn an_adapter_on_modules_of_another_family_is_refused() {
+    let desk = Desk::with_checkpoints();
+    for epoch in ["epoch-1", "epoch-2"] {
+        edit_json(&desk.path("trained").join(epoch).join("adapter_config.json"), |config| {
+            config.insert("target_modules".to_owned(), vec!["query_key_value"].into());
+        });
+    }
+    insta::assert_snapshot!(desk.refuses_the_checkpoints(), @r"
+    error: the adapter of `epoch-1` is none for this model
+      caused by: `query_key_value` is not a linear module of the model (q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj)
+    ");
+}
+
+#[test]
+fn a_damaged_optimizer_is_named() {
+    let desk = Desk::with_checkpoints();
+    halve(&desk.path("trained/epoch-2/optimizer.safetensors"));
+    insta::assert_snapshot!(desk.refuses_the_checkpoints(), @r"
+    error: the checkpoints cannot be used
+      caused by: checkpoint `trained/epoch-2/optimizer.safetensors`
+      caused by: damaged or no safetensors file
+      caused by: incomplete metadata, file not fully covered
+    ");
+}
+
+#[test]
+fn without_an_optimizer_there_are_plain_gradients() {
+    let desk = Desk::with_checkpoints();
+    fs_err::remove_file(desk.path("trained/epoch-2/optimizer.safetensors")).unwrap();
+    insta::assert_snapshot!(desk.refuses(&OWN, 65), @r"
+    error: the checkpoints cannot be used
+      caused by: checkpoint `trained/epoch-2/optimizer.safetensors`
+      caused by: missing; only gradients of kind `sgd` do without the optimizer's moments
+    ");
+    let said = desk.run(&["--checkpoints", "trained", "--gradient", "sgd"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+}
+
+#[test]
+fn a_folder_without_a_checkpoint_is_told_what_one_is() {
+    let desk = Desk::with_checkpoints();
+    fs_err::create_dir(desk.path("empty")).unwrap();
+    insta::assert_snapshot!(desk.refuses(&["--checkpoints", "empty"], 65), @r"
+    error: the checkpoints cannot be used
+      caused by: checkpoint `empty`
+      caused by: no checkpoint in it (folders `NAME-1`, `NAME-2`, … with an adapter_config.json)
+    ");
+}
