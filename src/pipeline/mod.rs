@@ -292,7 +292,7 @@ impl Run<'_> {
             self.observer.notify(Event::StageUnchanged { stage });
             return Ok(None);
         };
-        self.verify_inputs(&manifest, &inputs)?;
+        self.verify_inputs(&manifest, &inputs, checksums)?;
         Manifest::forget(self.dir, stage)?;
         self.observer.notify(Event::StageStarted { stage, reason });
         Ok(Some(inputs))
@@ -304,13 +304,14 @@ impl Run<'_> {
         &self,
         manifest: &Manifest,
         inputs: &StageInputs,
+        checksums: &mut Checksums,
     ) -> Result<(), PipelineError> {
         let prove_themselves = [Stage::Gradients, Stage::Index];
         let others = manifest.stages.iter().filter(|(stage, _)| !prove_themselves.contains(stage));
         for (&stage, record) in others {
             for (name, checksum) in &record.outputs {
                 let path = self.dir.root().join(name);
-                if inputs.files.contains_key(name) && crate::fs::checksum(&path)? != *checksum {
+                if inputs.files.contains_key(name) && checksums.of(&path)? != *checksum {
                     return Err(PipelineError::Damaged { path, stage });
                 }
             }

@@ -34,26 +34,25 @@ fn a_file_in_the_place_of_a_folder_of_the_run_is_named() {
 }
 
 #[test]
-fn a_damaged_file_of_the_run_is_named_and_made_anew_once_it_is_removed() {
+fn a_damaged_file_of_the_run_stops_a_stage_and_is_made_anew_by_a_whole_run() {
     let desk = Desk::new();
     desk.completes();
-    let says = |file: &str, more: &[&str]| {
+    let says = |file: &str, stage: &[&str]| {
         flip_a_byte(&desk.path(file));
-        let error = desk.refuses(more, 76);
-        fs_err::remove_file(desk.path(file)).unwrap();
+        let error = error(&desk.run.say(stage), 76);
         desk.completes();
         error
     };
     let adapter = "run/checkpoints/epoch-1/adapter_model.safetensors";
-    insta::assert_snapshot!(says(adapter, &["--store-dtype", "f32"]), @r"
+    insta::assert_snapshot!(says(adapter, &["gradients", "--store-dtype", "f32"]), @r"
     error: `run/checkpoints/epoch-1/adapter_model.safetensors` is not as stage `warmup` wrote it
     hint: remove what is damaged and run `less-select` again: it makes anew what is missing
     ");
-    insta::assert_snapshot!(says("run/pool/pool.parquet", &["--lora-alpha", "64"]), @r"
+    insta::assert_snapshot!(says("run/pool/pool.parquet", &["warmup", "--lora-alpha", "64"]), @r"
     error: `run/pool/pool.parquet` is not as stage `ingest` wrote it
     hint: remove what is damaged and run `less-select` again: it makes anew what is missing
     ");
-    insta::assert_snapshot!(says("run/scores.parquet", &["--budget", "2"]), @r"
+    insta::assert_snapshot!(says("run/scores.parquet", &["select", "--budget", "2"]), @r"
     error: `run/scores.parquet` is not as stage `score` wrote it
     hint: remove what is damaged and run `less-select` again: it makes anew what is missing
     ");
