@@ -56,8 +56,8 @@ fn count(sources: &[String], source: &str) -> usize {
 /// it is one target example of each. One run serves four targets: those two,
 /// GSM8K with TyDiQA's answers, and the planted example of GSM8K alone.
 #[test]
-#[ignore = "slow: needs SmolLM2 in the cache"]
-fn slow_the_skill_is_found_and_its_duplicate_ranks_first() {
+#[ignore = "run by name: some minutes on SmolLM2, numbers in docs/measurements.md"]
+fn the_skill_is_found_and_its_duplicate_ranks_first() {
     let dir = tempfile::tempdir().unwrap();
     let target = |name: &str| lines(&format!("example/{name}.jsonl"));
     write_lines(&dir.path().join("planted-gsm8k.jsonl"), &target("gsm8k")[..1]);
