@@ -11,7 +11,6 @@ mod cli;
 mod collect;
 mod direction;
 mod export;
-// The whole program on a model of a few hundred kilobytes.
 #[cfg(feature = "torch")]
 mod goldens;
 mod influence;
@@ -20,6 +19,7 @@ mod ingest;
 mod parity;
 #[cfg(feature = "torch")]
 mod parity_scores;
+// The whole program on a model of a few hundred kilobytes.
 #[cfg(feature = "torch")]
 mod pipeline;
 mod projection;
