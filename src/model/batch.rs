@@ -16,6 +16,12 @@ pub(crate) struct Batch {
     /// Which of the `n_examples · n_inputs` positions predict a supervised
     /// token, i64 `[n_supervised]`, example after example.
     pub(crate) positions: Tensor,
+    /// The same positions, each within its example: i64 `[n_examples,
+    /// n_sites]`, `n_sites` the most that an example has, at least one; an
+    /// example with fewer is filled up with its first position.
+    pub(crate) sites: Tensor,
+    /// Which of the `n_examples · n_sites` sites those are, i64 `[n_supervised]`.
+    pub(crate) labels: Tensor,
     /// The tokens they should predict, i64 `[n_supervised]`.
     pub(crate) targets: Tensor,
     /// Supervised tokens of each example.
@@ -35,7 +41,10 @@ impl Batch {
     ) -> Result<Self, ModelError> {
         let n_inputs = examples.iter().map(|example| n_inputs(example)).max().unwrap_or(1);
         let mut token_ids = vec![0_i64; examples.len() * n_inputs];
-        let (mut positions, mut targets) = (Vec::new(), Vec::new());
+        let n_supervised: Vec<usize> = examples.iter().map(|row| row.n_supervised()).collect();
+        let n_sites = n_supervised.iter().copied().max().unwrap_or(0).max(1);
+        let mut sites = vec![0_i64; examples.len() * n_sites];
+        let (mut positions, mut labels, mut targets) = (Vec::new(), Vec::new(), Vec::new());
         for (row, example) in examples.iter().enumerate() {
             check_tokens(example, vocab_size)?;
             let start = row * n_inputs;
@@ -44,17 +53,24 @@ impl Batch {
             {
                 *input = i64::from(token_id);
             }
-            for position in supervised_positions(example) {
+            for (site, position) in (row * n_sites..).zip(supervised_positions(example)) {
+                sites[site] = dim(position - 1);
+                labels.push(dim(site));
                 positions.push(dim(start + position - 1));
                 targets.push(i64::from(example.token_ids[position]));
             }
         }
-        let shape = [dim(examples.len()), dim(n_inputs)];
+        let rows = |values: &[i64]| {
+            let rows = Tensor::from_slice(values).reshape([dim(examples.len()), -1]);
+            rows.to_device(device)
+        };
         Ok(Self {
-            token_ids: Tensor::from_slice(&token_ids).reshape(shape).to_device(device),
+            token_ids: rows(&token_ids),
+            sites: rows(&sites),
             positions: Tensor::from_slice(&positions).to_device(device),
+            labels: Tensor::from_slice(&labels).to_device(device),
             targets: Tensor::from_slice(&targets).to_device(device),
-            n_supervised: examples.iter().map(|example| example.n_supervised()).collect(),
+            n_supervised,
         })
     }
 
@@ -112,6 +128,8 @@ mod tests {
         assert_eq!(batch.token_ids.size(), [2, 2]);
         assert_eq!(numbers(&batch.token_ids), [5, 6, 1, 2]);
         assert_eq!(numbers(&batch.positions), [0, 1, 2]);
+        assert_eq!((batch.sites.size(), numbers(&batch.sites)), (vec![2, 2], vec![0, 1, 0, 0]));
+        assert_eq!(numbers(&batch.labels), [0, 1, 2]);
         assert_eq!(numbers(&batch.targets), [6, 7, 2]);
         assert_eq!(batch.sums(&[1.0, 2.0, 4.0]), [3.0, 4.0]);
     }

@@ -2,6 +2,7 @@
 
 use tch::{Kind, Tensor};
 
+use super::attention::{Rope, Sites};
 use super::batch::Batch;
 use super::lora::LoraLeaves;
 use super::modules::LinearModule;
@@ -33,15 +34,67 @@ pub(crate) struct Linear {
 }
 
 impl Decoder {
+    /// Embedded tokens, `[n_examples, n_inputs, hidden_size]`.
+    pub(crate) fn embed(&self, token_ids: &Tensor) -> Tensor {
+        Tensor::embedding(&self.embeddings, token_ids, -1, false, false)
+    }
+
     /// Hidden states behind the last layer, `[n_examples, n_inputs, hidden_size]`.
     pub(crate) fn hidden(&self, token_ids: &Tensor, lora: &LoraLeaves) -> Tensor {
-        let n_inputs = token_ids.size()[1];
-        let rope = Rope::new(&self.config, n_inputs, &self.embeddings);
-        let start = Tensor::embedding(&self.embeddings, token_ids, -1, false, false);
-        (0..self.layers.len()).fold(start, |hidden, layer| {
-            let pass = LayerPass { decoder: self, lora, layer, rope: &rope };
-            pass.forward(&hidden)
+        let rope = Rope::new(&self.config, token_ids.size()[1], &self.embeddings);
+        (0..self.layers.len()).fold(self.embed(token_ids), |hidden, layer| {
+            self.layer(layer, &hidden, &Sites::All(&rope), &mut |module, x| {
+                let out = self.linear(layer, module).forward(x);
+                match lora.update(layer, module, x) {
+                    Some(update) => out + update,
+                    None => out,
+                }
+            })
         })
+    }
+
+    /// Layer number `layer`: from hidden states `[n_examples, n_inputs,
+    /// hidden_size]` to the next ones at `sites`.
+    ///
+    /// `linear` computes a linear module of the layer, adapter included, for an
+    /// input `[n_examples, .., d_in]`. It is called once a module.
+    pub(crate) fn layer(
+        &self,
+        layer: usize,
+        hidden: &Tensor,
+        sites: &Sites<'_>,
+        linear: &mut dyn FnMut(LinearModule, &Tensor) -> Tensor,
+    ) -> Tensor {
+        let Layer { input_norm, post_attention_norm, .. } = &self.layers[layer];
+        let attention = self.attention(&self.rms_norm(hidden, input_norm), sites, linear);
+        let hidden = sites.of(hidden) + attention;
+        let x = self.rms_norm(&hidden, post_attention_norm);
+        let gate = linear(LinearModule::GateProj, &x).silu();
+        let up = linear(LinearModule::UpProj, &x);
+        hidden + linear(LinearModule::DownProj, &(gate * up))
+    }
+
+    fn attention(
+        &self,
+        x: &Tensor,
+        sites: &Sites<'_>,
+        linear: &mut dyn FnMut(LinearModule, &Tensor) -> Tensor,
+    ) -> Tensor {
+        let DecoderConfig { n_heads, n_kv_heads, head_dim, .. } = self.config;
+        // `[n_examples, n_heads, n_inputs, head_dim]`.
+        let mut heads = |module, n_heads, x: &Tensor| {
+            linear(module, x).unflatten(-1, [dim(n_heads), dim(head_dim)]).transpose(1, 2)
+        };
+        let q = heads(LinearModule::QProj, n_heads, &sites.of(x));
+        let k = heads(LinearModule::KProj, n_kv_heads, x);
+        let v = heads(LinearModule::VProj, n_kv_heads, x);
+        let out = sites.attend(&q, &k, &v);
+        linear(LinearModule::OProj, &out.transpose(1, 2).flatten(2, 3))
+    }
+
+    /// A linear module of a layer.
+    pub(crate) fn linear(&self, layer: usize, module: LinearModule) -> &Linear {
+        &self.layers[layer].linears[module as usize]
     }
 
     /// Logits, f32 `[.., vocab_size]`, of hidden states `[.., hidden_size]`.
@@ -49,12 +102,23 @@ impl Decoder {
         self.rms_norm(hidden, &self.norm).linear::<Tensor>(&self.lm_head, None).to_kind(Kind::Float)
     }
 
+    /// Cross-entropy in nats, f32 `[n]`, of `targets` `[n]` behind the hidden
+    /// states `[n, hidden_size]`.
+    pub(crate) fn losses_at(&self, hidden: &Tensor, targets: &Tensor) -> Tensor {
+        self.logits(hidden).cross_entropy_loss::<Tensor>(
+            targets,
+            None,
+            tch::Reduction::None,
+            -100,
+            0.0,
+        )
+    }
+
     /// Cross-entropy of every supervised token of the batch in nats,
     /// f32 `[n_supervised]`. Logits exist only where a label is.
     pub(crate) fn token_losses(&self, batch: &Batch, lora: &LoraLeaves) -> Tensor {
         let hidden = self.hidden(&batch.token_ids, lora).flatten(0, 1);
-        let logits = self.logits(&hidden.index_select(0, &batch.positions));
-        logits.cross_entropy_loss::<Tensor>(&batch.targets, None, tch::Reduction::None, -100, 0.0)
+        self.losses_at(&hidden.index_select(0, &batch.positions), &batch.targets)
     }
 
     fn rms_norm(&self, x: &Tensor, weight: &Tensor) -> Tensor {
@@ -62,78 +126,8 @@ impl Decoder {
     }
 }
 
-/// One layer at work.
-struct LayerPass<'a> {
-    decoder: &'a Decoder,
-    lora: &'a LoraLeaves,
-    layer: usize,
-    rope: &'a Rope,
-}
-
-impl LayerPass<'_> {
-    fn forward(&self, hidden: &Tensor) -> Tensor {
-        let layer = &self.decoder.layers[self.layer];
-        let hidden = hidden + self.attention(&self.decoder.rms_norm(hidden, &layer.input_norm));
-        &hidden + self.mlp(&self.decoder.rms_norm(&hidden, &layer.post_attention_norm))
-    }
-
-    fn attention(&self, x: &Tensor) -> Tensor {
-        let config = &self.decoder.config;
-        let q = self.rope.turn(&self.heads(LinearModule::QProj, config.n_heads, x));
-        let k = self.rope.turn(&self.heads(LinearModule::KProj, config.n_kv_heads, x));
-        let v = self.heads(LinearModule::VProj, config.n_kv_heads, x);
-        let is_grouped = config.n_kv_heads < config.n_heads;
-        let out = Tensor::scaled_dot_product_attention::<Tensor>(
-            &q, &k, &v, None, 0.0, true, None, is_grouped,
-        );
-        self.linear(LinearModule::OProj, &out.transpose(1, 2).flatten(2, 3))
-    }
-
-    fn mlp(&self, x: &Tensor) -> Tensor {
-        let gate = self.linear(LinearModule::GateProj, x).silu();
-        self.linear(LinearModule::DownProj, &(gate * self.linear(LinearModule::UpProj, x)))
-    }
-
-    /// A projection of `x`, split by heads: `[n_examples, n_heads, n_inputs, head_dim]`.
-    fn heads(&self, module: LinearModule, n_heads: usize, x: &Tensor) -> Tensor {
-        let head_dim = dim(self.decoder.config.head_dim);
-        self.linear(module, x).unflatten(-1, [dim(n_heads), head_dim]).transpose(1, 2)
-    }
-
-    fn linear(&self, module: LinearModule, x: &Tensor) -> Tensor {
-        let Linear { weight, bias } = &self.decoder.layers[self.layer].linears[module as usize];
-        let out = x.linear(weight, bias.as_ref());
-        match self.lora.update(self.layer, module, x) {
-            Some(update) => out + update,
-            None => out,
-        }
-    }
-}
-
-/// Rotary position embedding: coordinates i and i + d/2 of a head of width d
-/// at position p turn by the angle p · theta^(−2i / d).
-struct Rope {
-    /// `[n_inputs, head_dim]`, the two halves alike.
-    cos: Tensor,
-    sin: Tensor,
-}
-
-impl Rope {
-    /// Angles in f32, as `transformers` has them; tables of `like`'s kind.
-    fn new(config: &DecoderConfig, n_inputs: i64, like: &Tensor) -> Self {
-        let head_dim = dim(config.head_dim);
-        let options = (Kind::Float, like.device());
-        let exponents = Tensor::arange_start_step(0, head_dim, 2, options) / head_dim as f64;
-        let frequencies = Tensor::pow_scalar(config.rope_theta, &exponents).reciprocal();
-        let angles = Tensor::arange(n_inputs, options).outer(&frequencies);
-        let angles = Tensor::cat(&[&angles, &angles], -1);
-        Self { cos: angles.cos().to_kind(like.kind()), sin: angles.sin().to_kind(like.kind()) }
-    }
-
-    /// Turns heads `[n_examples, n_heads, n_inputs, head_dim]` by their positions.
-    fn turn(&self, heads: &Tensor) -> Tensor {
-        let halves = heads.chunk(2, -1);
-        let crossed = Tensor::cat(&[&-&halves[1], &halves[0]], -1);
-        heads * &self.cos + crossed * &self.sin
+impl Linear {
+    pub(crate) fn forward(&self, x: &Tensor) -> Tensor {
+        x.linear(&self.weight, self.bias.as_ref())
     }
 }

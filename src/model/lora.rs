@@ -4,12 +4,9 @@ use tch::Tensor;
 
 use super::modules::LinearModule;
 
-/// The LoRA weights that a forward pass uses and a backward pass derives by.
+/// The LoRA weights that a forward pass uses.
 ///
-/// Either shared by the batch, A `[rank, d_in]` and B `[d_out, rank]`, or one
-/// copy an example, `[n_examples, rank, d_in]` and `[n_examples, d_out, rank]`:
-/// the matrix products are the same, and the gradient of the second kind is
-/// every example's own.
+/// A is `[rank, d_in]`, B `[d_out, rank]`.
 pub(crate) struct LoraLeaves {
     /// The modules of a layer that have an adapter, in order of definition.
     pub(crate) modules: Vec<LinearModule>,
@@ -25,14 +22,20 @@ impl LoraLeaves {
     /// What the adapter adds to the output of `module` in layer number `layer`
     /// for the input `x`, `[n_examples, n_inputs, d_in]`.
     pub(crate) fn update(&self, layer: usize, module: LinearModule, x: &Tensor) -> Option<Tensor> {
-        let slot = self.modules.iter().position(|&with_adapter| with_adapter == module)?;
-        let at = 2 * (layer * self.modules.len() + slot);
-        let [a, b] = [at, at + 1].map(|at| self.leaves[at].to_kind(x.kind()).transpose(-1, -2));
+        let a = self.first(layer, module)?;
+        let [a, b] = [a, a + 1].map(|at| self.leaves[at].to_kind(x.kind()).transpose(-1, -2));
         let inner = if self.dropout > 0.0 {
             x.dropout(self.dropout, true).matmul(&a)
         } else {
             x.matmul(&a)
         };
         Some((inner * self.scale).matmul(&b))
+    }
+
+    /// Where A of a module stands in the parameter layout, B behind it; `None`
+    /// if the module has no adapter.
+    pub(crate) fn first(&self, layer: usize, module: LinearModule) -> Option<usize> {
+        let slot = self.modules.iter().position(|&with_adapter| with_adapter == module)?;
+        Some(2 * (layer * self.modules.len() + slot))
     }
 }

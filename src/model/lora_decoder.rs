@@ -54,9 +54,12 @@ pub struct LoraDecoder {
     pub(crate) decoder: Decoder,
     pub(crate) layout: ParamLayout,
     lora: LoraSettings,
-    modules: Vec<LinearModule>,
-    /// f32, in the order of the layout.
-    pub(crate) adapter: Vec<Tensor>,
+    /// f32, without dropout.
+    pub(crate) adapter: LoraLeaves,
+    /// Weights with the adapter added, where that loses nothing: of every
+    /// module that has one, by layer, in f32. In bf16 most of an adapter would
+    /// be rounded away, so there are none.
+    merged: Vec<Linear>,
 }
 
 impl LoraDecoder {
@@ -85,8 +88,10 @@ impl LoraDecoder {
         let target = Target { files: &files, kind: kind(compute), device };
         let decoder = target.decoder(config)?;
         let name = model_dir.display().to_string();
-        let mut model =
-            Self { name, decoder, layout, lora: lora.clone(), modules, adapter: Vec::new() };
+        let scale = lora.alpha / lora.rank as f64;
+        let adapter = LoraLeaves { modules, leaves: Vec::new(), scale, dropout: 0.0 };
+        let lora = lora.clone();
+        let mut model = Self { name, decoder, layout, lora, adapter, merged: Vec::new() };
         model.set_adapter(&vec![0.0; model.layout.grad_dim()]);
         Ok(model)
     }
@@ -117,7 +122,43 @@ impl LoraDecoder {
     ///
     /// If `weights` has another length.
     pub fn set_adapter(&mut self, weights: &[f32]) {
-        self.adapter = self.tensors(weights);
+        self.adapter.leaves = self.tensors(weights);
+        if self.kind() == Kind::Float {
+            let layers = 0..self.config().n_layers;
+            let modules = &self.adapter.modules;
+            let places =
+                layers.flat_map(|layer| modules.iter().map(move |module| (layer, *module)));
+            self.merged = places.map(|(layer, module)| self.merge(layer, module)).collect();
+        }
+    }
+
+    fn merge(&self, layer: usize, module: LinearModule) -> Linear {
+        let (a, b) = self.adapter_of(layer, module);
+        let Linear { weight, bias } = self.decoder.linear(layer, module);
+        let weight = weight + b.matmul(&a) * self.adapter.scale;
+        Linear { weight, bias: bias.as_ref().map(Tensor::shallow_clone) }
+    }
+
+    /// A `[rank, d_in]` and B `[d_out, rank]` of a module that has an adapter,
+    /// of the weights' kind.
+    pub(crate) fn adapter_of(&self, layer: usize, module: LinearModule) -> (Tensor, Tensor) {
+        let a = self.adapter.first(layer, module).expect("the module has an adapter");
+        let [a, b] = [a, a + 1].map(|at| self.adapter.leaves[at].to_kind(self.kind()));
+        (a, b)
+    }
+
+    /// A linear module at work, its adapter included: `[.., d_in]` to
+    /// `[.., d_out]`.
+    pub(crate) fn forward(&self, layer: usize, module: LinearModule, x: &Tensor) -> Tensor {
+        let merged = self.adapter.first(layer, module).and_then(|a| self.merged.get(a / 2));
+        if let Some(merged) = merged {
+            return merged.forward(x);
+        }
+        let out = self.decoder.linear(layer, module).forward(x);
+        match self.adapter.update(layer, module, x) {
+            Some(update) => out + update,
+            None => out,
+        }
     }
 
     /// The logits behind every token, one `[vocab_size]` row a token.
@@ -129,8 +170,7 @@ impl LoraDecoder {
         let token_ids: Vec<i64> = token_ids.iter().map(|&token_id| i64::from(token_id)).collect();
         let token_ids = Tensor::from_slice(&token_ids).unsqueeze(0).to_device(self.device());
         tch::no_grad(|| {
-            let leaves = self.leaves(self.adapter.iter().map(Tensor::shallow_clone).collect(), 0.0);
-            let logits = self.decoder.logits(&self.decoder.hidden(&token_ids, &leaves));
+            let logits = self.decoder.logits(&self.decoder.hidden(&token_ids, &self.adapter));
             Vec::try_from(logits.squeeze_dim(0)).expect("logits are a matrix of f32")
         })
     }
@@ -154,10 +194,16 @@ impl LoraDecoder {
         self.layout.params().iter().map(tensor).collect()
     }
 
-    /// `leaves` in the order of the layout, in this adapter's places.
-    pub(crate) fn leaves(&self, leaves: Vec<Tensor>, dropout: f64) -> LoraLeaves {
-        let scale = self.lora.alpha / self.lora.rank as f64;
-        LoraLeaves { modules: self.modules.clone(), leaves, scale, dropout }
+    /// The adapter for training: leaves that gradients are taken by, and its
+    /// own dropout.
+    pub(crate) fn trainable(&self) -> LoraLeaves {
+        let leaf = |weights: &Tensor| weights.detach().set_requires_grad(true);
+        LoraLeaves {
+            modules: self.adapter.modules.clone(),
+            leaves: self.adapter.leaves.iter().map(leaf).collect(),
+            scale: self.adapter.scale,
+            dropout: self.lora.dropout,
+        }
     }
 }
 

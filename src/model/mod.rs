@@ -10,9 +10,11 @@
 //! - [`weights`] maps the weight files and checks them against those shapes.
 //!
 //! What a model *computes* needs the `torch` feature: `decoder` is the forward
-//! pass, `lora` its adapters, `batch` what goes in, `LoraDecoder` all of it
-//! loaded on a device.
+//! pass, `attention` its positions, `lora` its adapters, `batch` what goes in,
+//! `LoraDecoder` all of it loaded on a device.
 
+#[cfg(feature = "torch")]
+pub(crate) mod attention;
 #[cfg(feature = "torch")]
 pub(crate) mod batch;
 pub mod config;

@@ -289,5 +289,5 @@ fn dropout_hides_inputs_in_training_only() {
     assert!(with != without);
     let model = tiny_llama(&lora(0.5));
     assert_eq!(model.logits(&[3, 4, 5]), model.logits(&[3, 4, 5]));
-    assert_eq!(flat(&model.adapter).len(), model.layout().grad_dim());
+    assert_eq!(flat(&model.adapter.leaves).len(), model.layout().grad_dim());
 }

@@ -42,10 +42,8 @@ impl<'a> Trainer<'a> {
         batch_tokens: usize,
         seed: Seed,
     ) -> Self {
-        let leaf = |weights: &Tensor| weights.detach().set_requires_grad(true);
-        let leaves: Vec<Tensor> = model.adapter.iter().map(leaf).collect();
-        let optimizer = AdamW::new(&leaves, settings.weight_decay);
-        let lora = model.leaves(leaves, model.lora().dropout);
+        let lora = model.trainable();
+        let optimizer = AdamW::new(&lora.leaves, settings.weight_decay);
         Self { model, settings, batch_tokens, seed, lora, optimizer }
     }
 
