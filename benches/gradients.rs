@@ -1,24 +1,36 @@
-//! Per-example gradients: rows a second, forward, backward and hand-over.
+//! Per-example gradients: rows a second, forward, backward and hand-over; and
+//! their share of the speed of matrix products.
 //!
 //! On the tiny Llama of the tests, and on SmolLM2-135M where it is in the
-//! cache (`scripts/model`).
+//! cache (`scripts/model`). `LESS_SELECT_BENCH_BATCH_TOKENS` sets the size of a
+//! batch.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that panics says so")]
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use criterion::measurement::WallTime;
-use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group};
 use less_select::checkpoint::LoraSettings;
 use less_select::compute::{ComputeSettings, Device, Dtype};
 use less_select::gradient::PerExampleGradients;
 use less_select::model::LoraDecoder;
+use less_select::model::probe::probe;
 use less_select::pool::{Example, ExampleId};
 use less_select::seed::Seed;
 use rand_chacha::rand_core::Rng;
 
-/// Tokens of a batch, the default of the `batch-tokens` setting.
-const BATCH_TOKENS: usize = 1024;
+/// Tokens of a batch: the default of the `batch-tokens` setting, or what the
+/// environment says.
+fn batch_tokens() -> usize {
+    let said = std::env::var("LESS_SELECT_BENCH_BATCH_TOKENS");
+    said.map_or(1024, |tokens| tokens.parse().unwrap())
+}
+
+fn compute(dtype: Dtype) -> ComputeSettings {
+    ComputeSettings { device: Device::Cpu, dtype, threads: None, batch_tokens: batch_tokens() }
+}
 
 fn tiny_llama() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-llama")
@@ -31,12 +43,10 @@ fn smollm2() -> Option<PathBuf> {
 }
 
 /// The model with an adapter of small random weights.
-fn load(dir: &Path, dtype: Dtype) -> LoraDecoder {
+fn load(dir: &Path, rank: usize, dtype: Dtype) -> LoraDecoder {
     let targets = ["q_proj", "k_proj", "v_proj", "o_proj"].map(str::to_owned).to_vec();
-    let lora = LoraSettings { rank: 16, alpha: 32.0, dropout: 0.0, targets };
-    let compute =
-        ComputeSettings { device: Device::Cpu, dtype, threads: None, batch_tokens: BATCH_TOKENS };
-    let mut model = LoraDecoder::load(dir, &lora, &compute).unwrap();
+    let lora = LoraSettings { rank, alpha: 2.0 * rank as f64, dropout: 0.0, targets };
+    let mut model = LoraDecoder::load(dir, &lora, &compute(dtype)).unwrap();
     let mut rng = Seed(0).stream(&["bench", "adapter"]);
     let mut weight = || (f64::from(rng.next_u32()) / 2_f64.powi(32) - 0.5) as f32 * 0.02;
     let weights: Vec<f32> = (0..model.layout().grad_dim()).map(|_| weight()).collect();
@@ -53,7 +63,7 @@ fn batch(n_tokens: usize, vocab_size: usize) -> Vec<Example> {
         let supervised: Vec<bool> = (0..n_tokens).map(|at| at >= n_tokens / 2).collect();
         Example { id: ExampleId::of(&token_ids, &supervised), token_ids, supervised }
     };
-    (0..BATCH_TOKENS / n_tokens).map(|_| row()).collect()
+    (0..batch_tokens() / n_tokens).map(|_| row()).collect()
 }
 
 fn bench(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, model: &mut LoraDecoder) {
@@ -74,13 +84,62 @@ fn bench(group: &mut BenchmarkGroup<'_, WallTime>, name: &str, model: &mut LoraD
 fn gradients(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("gradients");
     group.sample_size(10);
-    bench(&mut group, "tiny-llama/f32", &mut load(&tiny_llama(), Dtype::F32));
+    bench(&mut group, "tiny-llama/f32", &mut load(&tiny_llama(), 16, Dtype::F32));
     if let Some(dir) = smollm2() {
-        bench(&mut group, "smollm2-135m/f32", &mut load(&dir, Dtype::F32));
-        bench(&mut group, "smollm2-135m/bf16", &mut load(&dir, Dtype::Bf16));
+        bench(&mut group, "smollm2-135m/f32", &mut load(&dir, 16, Dtype::F32));
+        if compute(Dtype::Auto).precision() == Dtype::Bf16 {
+            bench(&mut group, "smollm2-135m/bf16", &mut load(&dir, 16, Dtype::Bf16));
+        }
     }
     group.finish();
 }
 
+/// Floating-point operations that the gradients of a batch need over those
+/// that large matrix products do in the same time, in one process, in turn.
+fn share_of_peak(dir: &Path, rank: usize, dtype: Dtype) {
+    const N_TOKENS: usize = 160;
+    let mut model = load(dir, rank, dtype);
+    let rows = batch(N_TOKENS, model.config().vocab_size);
+    let rows: Vec<&Example> = rows.iter().collect();
+    let row_flop = model.config().gradient_flop(model.layout(), N_TOKENS - 1, N_TOKENS / 2);
+    let mut turn = || {
+        let peak = 1e9 * probe(&compute(dtype)).gflops;
+        let start = Instant::now();
+        model.backward(&rows, &mut |_, _| ()).unwrap();
+        (start.elapsed().as_secs_f64() / rows.len() as f64, peak)
+    };
+    turn();
+    let mut turns: Vec<_> = (0..7).map(|_| turn()).collect();
+    turns.sort_by(|a, b| (row_flop / a.0 / a.1).total_cmp(&(row_flop / b.0 / b.1)));
+    let (seconds, peak) = turns[turns.len() / 2];
+    println!(
+        "rank {rank}, {dtype:?}, {N_TOKENS} tokens: {:.1} ms a row, {:.0} % of {:.0} GFLOP/s",
+        1e3 * seconds,
+        100.0 * row_flop / seconds / peak,
+        1e-9 * peak,
+    );
+}
+
+fn shares() {
+    let Some(dir) = smollm2() else { return };
+    for rank in [16, 128] {
+        share_of_peak(&dir, rank, Dtype::F32);
+        if compute(Dtype::Auto).precision() == Dtype::Bf16 {
+            share_of_peak(&dir, rank, Dtype::Bf16);
+        }
+    }
+}
+
 criterion_group!(benches, gradients);
-criterion_main!(benches);
+
+fn main() {
+    // Filters are criterion's.
+    let filter = std::env::args().nth(1).filter(|arg| !arg.starts_with('-'));
+    if filter.as_deref() != Some("share") {
+        benches();
+        Criterion::default().configure_from_args().final_summary();
+    }
+    if filter.is_none_or(|filter| filter == "share") {
+        shares();
+    }
+}
