@@ -49,7 +49,15 @@ fn project(projection: &Projection, vectors: ArrayView2<'_, f32>) -> Array2<f32>
 
 /// The whole matrix `[proj_dim × grad_dim]`, entry by entry from its definition.
 fn matrix(kind: ProjectionKind, proj_dim: usize, checkpoint: &str) -> Array2<f64> {
-    let layout = layout();
+    matrix_over(&layout(), kind, proj_dim, checkpoint)
+}
+
+fn matrix_over(
+    layout: &ParamLayout,
+    kind: ProjectionKind,
+    proj_dim: usize,
+    checkpoint: &str,
+) -> Array2<f64> {
     let mut matrix = Array2::zeros((proj_dim, layout.grad_dim()));
     for param in layout.params() {
         let key = Seed(7).key(&["projection", checkpoint, &param.name]);
@@ -130,6 +138,53 @@ fn the_first_entries_of_an_sjlt_never_change() {
     let entries = rows.indexed_iter().filter(|(_, value)| **value != 0.0);
     let entries: Vec<_> = entries.map(|((_, output), value)| (output, *value)).collect();
     assert_eq!(entries, [(1014, 1.0), (2003, 1.0), (6282, -1.0)]);
+}
+
+#[test]
+fn the_first_sums_of_an_srht_never_change() {
+    let unit =
+        Array2::from_shape_fn((1, layout().grad_dim()), |(_, j)| f32::from(u8::from(j == 5)));
+    let rows = project(&projection(ProjectionKind::Srht, 64, "epoch-1"), unit.view());
+    let signs: String =
+        rows.iter().map(|value| if value.is_sign_negative() { '-' } else { '+' }).collect();
+    insta::assert_snapshot!(signs, @"");
+}
+
+/// The layout of several blocks of an `srht`, the last one short.
+fn blocks(n_whole: usize) -> ParamLayout {
+    ParamLayout::new([("gradient".to_owned(), vec![(n_whole << 14) + 100])])
+}
+
+#[test]
+fn an_srht_of_several_blocks_is_the_matrix_of_its_definition() {
+    let layout = blocks(1);
+    let vectors = heavy_tailed(2, layout.grad_dim(), 6);
+    let settings = ProjectionSettings { kind: ProjectionKind::Srht, proj_dim: 64 };
+    let projection = Projection::new(settings, Seed(7), "epoch-1", &layout).unwrap();
+    let matrix = matrix_over(&layout, ProjectionKind::Srht, 64, "epoch-1");
+    let expected = vectors.mapv(f64::from).dot(&matrix.t());
+    for (found, expected) in project(&projection, vectors.view()).iter().zip(&expected) {
+        approx::assert_relative_eq!(
+            f64::from(*found),
+            *expected,
+            epsilon = 1e-3,
+            max_relative = 1e-5
+        );
+    }
+}
+
+#[test]
+fn one_large_coordinate_a_block_is_no_worse_for_an_srht_than_many() {
+    // First coordinates of blocks, for which a Hadamard matrix has ones only:
+    // without signs behind it they would all meet.
+    let layout = blocks(24);
+    let vectors = Array2::from_shape_fn((24, layout.grad_dim()), |(row, at)| {
+        f32::from(u8::from(at == row << 14))
+    });
+    let settings = ProjectionSettings { kind: ProjectionKind::Srht, proj_dim: 1024 };
+    let projection = Projection::new(settings, Seed(7), "epoch-1", &layout).unwrap();
+    let error = inner_product_error(vectors.view(), project(&projection, vectors.view()).view());
+    assert!((0.8..=1.15).contains(&(error * 1024f64.sqrt())), "{}", error * 1024f64.sqrt());
 }
 
 #[test]
@@ -226,6 +281,51 @@ fn a_length_that_is_no_power_of_two_is_refused() {
     );
 }
 
+/// 24 real rows of at most 120 tokens, tokenized as a run does.
+#[cfg(feature = "torch")]
+fn real_rows() -> Table {
+    use less_select::pool::table::ExampleTable;
+
+    let dir = tempfile::tempdir().unwrap();
+    let data = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("data/example");
+    let output = crate::support::less_select()
+        .current_dir(dir.path())
+        .args(["ingest", "--run", "run", "--pool"])
+        .arg(data.join("pool"))
+        .arg("--target")
+        .arg(data.join("gsm8k.jsonl"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let pool = ExampleTable::open(&dir.path().join("run/pool/pool.parquet")).unwrap();
+    let examples = pool.examples(0..pool.rows().len()).unwrap();
+    let short = examples.into_iter().filter(|example| example.token_ids.len() <= 120);
+    toy::table(short.take(24).map(|example| (example, "example", None)))
+}
+
+/// The dense projection, at two million coordinates a second, has a model of
+/// 23,040 of them.
+#[cfg(feature = "torch")]
+#[test]
+#[ignore = "slow: needs SmolLM2 in the cache"]
+fn slow_smollm2_gradients_keep_their_inner_products() {
+    use crate::parity::smollm2_with;
+    use less_select::compute::Dtype;
+
+    let rows = real_rows();
+    let all = ["q_proj", "k_proj", "v_proj", "o_proj"];
+    for (kind, rank, targets) in [
+        (ProjectionKind::Sjlt, 16, &all[..]),
+        (ProjectionKind::Srht, 16, &all[..]),
+        (ProjectionKind::Rademacher, 1, &["v_proj"][..]),
+    ] {
+        let mut model = smollm2_with(Dtype::F32, rank, targets);
+        let error = error_on_gradients(&mut model, &rows, kind, 8192) * 8192f64.sqrt();
+        println!("{kind:?}, {} coordinates: {error:.3}/√8192", model.layout().grad_dim());
+        assert!(error <= 1.15, "{kind:?}: {error}");
+    }
+}
+
 /// The error of inner products of a model's own gradients (see
 /// [`inner_product_error`]), as they come out of the store.
 pub(crate) fn error_on_gradients<M: PerExampleGradients>(
@@ -236,7 +336,14 @@ pub(crate) fn error_on_gradients<M: PerExampleGradients>(
 ) -> f64 {
     let mut collected = |projection| {
         let kinds = vec![GradientKind::Sgd];
-        let setup = Setup { kinds, projection, proj_dim, ..Setup::default() };
+        let setup = Setup {
+            kinds,
+            projection,
+            proj_dim,
+            batch_tokens: 512,
+            n_threads: 0,
+            ..Setup::default()
+        };
         let dir = tempfile::tempdir().unwrap();
         setup.collect_with(model, examples, Split::Pool, 1, dir.path(), &Silent).unwrap();
         let store = GradientStore::open(dir.path()).unwrap();
