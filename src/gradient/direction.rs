@@ -300,7 +300,8 @@ impl<'a> Directions<'a> {
                 *out = g * scale;
             }
         } else {
-            kind.write_direction(gradient, self.moments.map(|moments| moments.slice(range)), out);
+            let moments = self.moments.filter(|_| kind.needs_moments());
+            kind.write_direction(gradient, moments.map(|moments| moments.slice(range)), out);
         }
     }
 }
