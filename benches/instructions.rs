@@ -50,8 +50,7 @@ fn srht() {
     let gradient = uniform(GRAD_DIM, "gradients");
     let mut row = vec![0.0; PROJ_DIM];
     measured(|| {
-        projection
-            .accumulate(0, &mut row, |_, range, out| out.copy_from_slice(&gradient[range.clone()]));
+        projection.accumulate(0, &mut row, |_, range, out| out.copy_from_slice(&gradient[range]));
     });
     black_box(row);
 }

