@@ -102,6 +102,9 @@ fn nanoseconds(begin: Instant) -> f64 {
 }
 
 fn ratios(_: &mut Criterion) {
+    use GradientKind::{Adam, AdamV, Sgd};
+    use ProjectionKind::{Rademacher, Sjlt, Srht};
+
     const FEW: usize = 1 << 11;
     let race = Race::new();
     let case = |name, kind, grad_dim, direction: &'static [GradientKind]| {
@@ -111,8 +114,6 @@ fn ratios(_: &mut Criterion) {
             Projection::new(settings, Seed(0), "epoch-1", &layout).expect("a power of two");
         (name, projection, Directions::new(direction, Some(&race.moments)))
     };
-    use GradientKind::{Adam, AdamV, Sgd};
-    use ProjectionKind::{Rademacher, Sjlt, Srht};
     let cases = [
         case("sjlt, adam", Sjlt, Race::GRAD_DIM, &[Adam]),
         case("sjlt, adam-v", Sjlt, Race::GRAD_DIM, &[AdamV]),
