@@ -73,7 +73,9 @@ pub(super) fn plan(context: &Context<'_>) -> Result<Answer, CliError> {
 fn checkpoint_bytes(config: &Config, grad_dim: usize, n_pool: u64, n_target: u64) -> u64 {
     let row = match config.projection.kind {
         ProjectionKind::None => grad_dim,
-        ProjectionKind::Sjlt | ProjectionKind::Rademacher => config.projection.proj_dim,
+        ProjectionKind::Sjlt | ProjectionKind::Srht | ProjectionKind::Rademacher => {
+            config.projection.proj_dim
+        }
     };
     let pool = n_pool * config.stored_kinds().len() as u64 * config.store_dtype.bytes() as u64;
     row as u64 * (pool + n_target * StoreDtype::F32.bytes() as u64)

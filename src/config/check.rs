@@ -190,8 +190,11 @@ impl Settings<'_> {
             let message = format!("{proj_dim} is not a power of two between 64 and 1048576");
             return Err(self.invalid("proj-dim", message));
         }
-        let kind =
-            self.one_of("projection", self.raw.projection.as_ref(), "sjlt, rademacher or none")?;
+        let kind = self.one_of(
+            "projection",
+            self.raw.projection.as_ref(),
+            "sjlt, srht, rademacher or none",
+        )?;
         Ok(ProjectionSettings { kind, proj_dim })
     }
 

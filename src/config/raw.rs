@@ -252,7 +252,7 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gradient: Option<Vec<String>>,
 
-    /// sjlt, rademacher or none
+    /// sjlt, srht, rademacher or none
     #[arg(
         long,
         global = true,

@@ -17,6 +17,7 @@ use std::path::Path;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
 use super::PerExampleGradients;
+use super::direction::Directions;
 use super::measure::{BatchRows, Measure, MeasureError, unmeasured};
 use super::shard_plan::{Part, ShardPlan, batches};
 use crate::pool::table::{ExampleTable, TableRow};
@@ -155,7 +156,8 @@ pub fn collect<M: PerExampleGradients>(
     let header = header(measure, settings, &plan);
     let n_rows = plan.shards(settings.part).map(|shard| plan.rows(shard).len()).sum();
     let mut collected = Collected { n_rows, ..Collected::default() };
-    let mut work = Work { measure, settings, threads, observer, n_done: 0, n_rows };
+    let directions = Directions::new(measure.kinds, measure.moments);
+    let mut work = Work { measure, directions, settings, threads, observer, n_done: 0, n_rows };
     for shard_idx in plan.shards(settings.part) {
         let range = plan.rows(shard_idx);
         let heads = &source.rows()[range.clone()];
@@ -208,6 +210,7 @@ fn shard_fingerprint(header: &StoreHeader, heads: &[TableRow]) -> String {
 /// A collection under way.
 struct Work<'a> {
     measure: Measure<'a>,
+    directions: Directions<'a>,
     settings: &'a CollectSettings,
     threads: ThreadPool,
     observer: &'a dyn Observer,
@@ -233,7 +236,7 @@ impl Work<'_> {
                 return Err(CollectError::Interrupted);
             }
             let batch: Vec<&Example> = positions.iter().map(|row| &examples[*row]).collect();
-            let mut sums = BatchRows::new(self.measure, batch.len());
+            let mut sums = BatchRows::new(self.measure.projection, &self.directions, batch.len());
             let losses = model
                 .backward(&batch, &mut |param_idx, gradients| {
                     self.threads.install(|| sums.add_param(param_idx, gradients));

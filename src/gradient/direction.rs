@@ -126,6 +126,13 @@ impl AdamRule {
         let t = (self.step + steps_ahead) as f64;
         (1.0 - self.beta1.powf(t), 1.0 - self.beta2.powf(t))
     }
+
+    /// What `adam-v` multiplies a gradient by, from v: 1/(√v̂ + ε).
+    fn adam_v_scale(&self) -> impl Fn(f32) -> f32 {
+        let (_, correction2) = self.corrections(0);
+        let [correct, epsilon] = [1.0 / correction2, self.epsilon].map(|x| x as f32);
+        move |v| 1.0 / ((v * correct).sqrt() + epsilon)
+    }
 }
 
 /// Adam's moments at a checkpoint, f32, `[grad_dim]` each, in the order of the
@@ -205,18 +212,14 @@ pub struct MomentsSlice<'a> {
 }
 
 impl MomentsSlice<'_> {
+    /// With the constants gathered, m̂' = p·m + q·g and v̂' = r·v + s·g².
     fn write_adam(&self, gradient: &[f32], out: &mut [f32]) {
         let AdamRule { beta1, beta2, epsilon, .. } = self.rule;
         let (correction1, correction2) = self.rule.corrections(1);
-        let [beta1, fresh1] = [beta1, (1.0 - beta1)].map(|x| x as f32);
-        let [beta2, fresh2] = [beta2, (1.0 - beta2)].map(|x| x as f32);
-        let [correction1, root, epsilon] =
-            [correction1, correction2.sqrt(), epsilon].map(|x| x as f32);
-        self.map(gradient, out, |g, m, v| {
-            let m = beta1 * m + fresh1 * g;
-            let v = beta2 * v + fresh2 * g * g;
-            m / correction1 / (v.sqrt() / root + epsilon)
-        });
+        let [p, q] = [beta1, 1.0 - beta1].map(|x| (x / correction1) as f32);
+        let [r, s] = [beta2, 1.0 - beta2].map(|x| (x / correction2) as f32);
+        let epsilon = epsilon as f32;
+        self.map(gradient, out, |g, m, v| (p * m + q * g) / ((r * v + s * g * g).sqrt() + epsilon));
     }
 
     fn write_less_code(&self, gradient: &[f32], out: &mut [f32]) {
@@ -226,9 +229,8 @@ impl MomentsSlice<'_> {
     }
 
     fn write_adam_v(&self, gradient: &[f32], out: &mut [f32]) {
-        let (_, correction2) = self.rule.corrections(0);
-        let [root, epsilon] = [correction2.sqrt(), self.rule.epsilon].map(|x| x as f32);
-        self.map(gradient, out, |g, _, v| g / (v.sqrt() / root + epsilon));
+        let scale = self.rule.adam_v_scale();
+        self.map(gradient, out, |g, _, v| g * scale(v));
     }
 
     /// `out[i] = direction(g[i], m[i], v[i])`, in a loop the compiler can vectorize.
@@ -241,6 +243,65 @@ impl MomentsSlice<'_> {
         let moments = self.exp_avg.iter().zip(self.exp_avg_sq);
         for ((out, g), (m, v)) in out.iter_mut().zip(gradient).zip(moments) {
             *out = direction(*g, *m, *v);
+        }
+    }
+}
+
+/// Kinds of gradient made ready for one checkpoint: what does not depend on the
+/// gradient is computed once.
+#[derive(Debug)]
+pub struct Directions<'a> {
+    kinds: &'a [GradientKind],
+    moments: Option<&'a Moments>,
+    /// 1/(√v̂ + ε), `[grad_dim]`; empty where no kind is `adam-v`.
+    adam_v_scale: Vec<f32>,
+}
+
+impl<'a> Directions<'a> {
+    /// Makes `kinds` ready. Holds 4 bytes a coordinate for `adam-v`.
+    ///
+    /// # Panics
+    ///
+    /// If a kind [needs moments](GradientKind::needs_moments) and there are none.
+    pub fn new(kinds: &'a [GradientKind], moments: Option<&'a Moments>) -> Self {
+        let needs_moments = kinds.iter().any(|kind| kind.needs_moments());
+        assert!(moments.is_some() || !needs_moments, "{kinds:?} need the optimizer's moments");
+        let scaled = moments.filter(|_| kinds.contains(&GradientKind::AdamV));
+        let adam_v_scale = scaled.map_or_else(Vec::new, |moments| {
+            let scale = moments.rule.adam_v_scale();
+            moments.exp_avg_sq.iter().map(|v| scale(*v)).collect()
+        });
+        Self { kinds, moments, adam_v_scale }
+    }
+
+    /// The kinds, in the order given.
+    pub fn kinds(&self) -> &'a [GradientKind] {
+        self.kinds
+    }
+
+    /// Writes Γ of the coordinates `range` of the whole gradient, the same bits
+    /// as [`GradientKind::write_direction`]. `gradient` and `out` are that
+    /// stretch, f32.
+    ///
+    /// # Panics
+    ///
+    /// If lengths differ, or `kind` is none of those made ready.
+    pub fn write(
+        &self,
+        kind: GradientKind,
+        range: Range<usize>,
+        gradient: &[f32],
+        out: &mut [f32],
+    ) {
+        if kind == GradientKind::AdamV {
+            let scale = &self.adam_v_scale[range];
+            assert!(gradient.len() == out.len() && scale.len() == out.len(), "of one stretch");
+            for ((out, g), scale) in out.iter_mut().zip(gradient).zip(scale) {
+                *out = g * scale;
+            }
+        } else {
+            let moments = self.moments.filter(|_| kind.needs_moments());
+            kind.write_direction(gradient, moments.map(|moments| moments.slice(range)), out);
         }
     }
 }

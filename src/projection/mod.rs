@@ -13,21 +13,42 @@
 //! sjlt        P[j, i] = ±1     if j = the top log2(D) bits of w[i], else 0
 //! rademacher  P[j, i] = ±1/√D  by bit j mod 32 of w[i·D/32 + j/32]
 //! none        P       = identity
+//! srht        P       = 1/√k · S·H·E with k = min(n, D), block by block
 //! ```
 //!
-//! A set bit means minus; `sjlt` takes the lowest bit of its word. Both have
+//! A set bit means minus; `sjlt` takes the lowest bit of its word. All have
 //! E⟨Px, Py⟩ = ⟨x, y⟩ with an error of about 1/√D relative to ‖x‖·‖y‖
-//! (Charikar et al., 2002, for the sparse one; Achlioptas, 2003, for signs).
+//! (Charikar et al., 2002, for the sparse one; Achlioptas, 2003, for signs;
+//! Ailon and Chazelle, 2006, and Tropp, 2011, for the Hadamard transform).
 //! Because an `sjlt` bucket is made of top bits, adding neighboring outputs
 //! of an `sjlt` to D gives the `sjlt` to D/2: a stored row can be read at any
 //! smaller power of two.
 //!
-//! Memory: `sjlt` keeps its keystream, 4 bytes × `grad_dim`; `rademacher`
-//! makes 2 MB blocks of signs, one a thread, and keeps none.
+//! `srht` cuts a parameter into blocks of 2^14 coordinates; each, and so the
+//! last, is padded with zeros to a power of two n. E is the diagonal of the
+//! coordinates' signs, bit i mod 32 of `w[i/32]`. H is the n × n Walsh–Hadamard
+//! matrix of ±1 in natural order. S has a ±1 where one of k distinct outputs
+//! of H meets one of k distinct sums, and is 0 elsewhere: with n ≥ D sum t takes
+//! the output at place t of a random order of n, with n < D output t goes to the
+//! sum at place t of a random order of D. Orders are Fisher and Yates', exchange
+//! t going `s[t]`·(max(n, D) − t)/2^32 places ahead, where s is the keystream
+//! whose stream number is the block's, counted from 1; the lowest bit of `s[t]`
+//! is the sign in S. Within a block the error is that of choosing D of n outputs
+//! without replacement, and none where n ≤ D. Between blocks the signs of S are
+//! independent, so the variance is the sum over outputs j of
+//! `E (Px)_j² · E (Py)_j²`, which is ‖x‖²·‖y‖²/D. Without those signs the first
+//! coordinates of two blocks, for which H has nothing but ones, would meet with
+//! a variance of one.
+//!
+//! Memory: `sjlt` keeps its keystream, 4 bytes × `grad_dim`; `srht` k choices of
+//! 4 bytes a block and a bit a coordinate; `rademacher` makes 2 MB blocks of
+//! signs, one a thread, and keeps none.
 
 pub mod fidelity;
+mod hadamard;
 mod rademacher;
 mod sjlt;
+mod srht;
 
 use std::ops::Range;
 
@@ -38,6 +59,7 @@ use crate::gradient::layout::ParamLayout;
 use crate::seed::Seed;
 use rademacher::Rademacher;
 use sjlt::Sjlt;
+use srht::Srht;
 
 /// How gradients are made short.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,6 +68,9 @@ pub enum ProjectionKind {
     /// Sparse Johnson–Lindenstrauss: each coordinate is added, with a random
     /// sign, to one random output (`CountSketch`).
     Sjlt,
+    /// Subsampled randomized Hadamard transform: blocks of coordinates are
+    /// spread over all outputs.
+    Srht,
     /// Dense ±1/√`proj_dim` signs.
     Rademacher,
     /// No projection: rows are whole gradients. For small models and tests.
@@ -58,6 +83,7 @@ impl std::str::FromStr for ProjectionKind {
     fn from_str(text: &str) -> Result<Self, ()> {
         match text {
             "sjlt" => Ok(Self::Sjlt),
+            "srht" => Ok(Self::Srht),
             "rademacher" => Ok(Self::Rademacher),
             "none" => Ok(Self::None),
             _ => Err(()),
@@ -95,6 +121,7 @@ pub struct Projection {
 #[derive(Debug)]
 enum Matrix {
     Sjlt(Sjlt),
+    Srht(Srht),
     Rademacher(Rademacher),
     None,
 }
@@ -104,7 +131,8 @@ impl Projection {
     const VERSION: u32 = 1;
 
     /// The projection of gradients over `layout` at the checkpoint named
-    /// `checkpoint`. Computes the tables of `sjlt`, in parallel over parameters.
+    /// `checkpoint`. Computes the tables of `sjlt` and `srht`, in parallel over
+    /// parameters.
     ///
     /// # Errors
     ///
@@ -128,6 +156,7 @@ impl Projection {
             .collect::<Vec<_>>();
         let matrix = match kind {
             ProjectionKind::Sjlt => Matrix::Sjlt(Sjlt::new(&keys, layout, proj_dim)),
+            ProjectionKind::Srht => Matrix::Srht(Srht::new(&keys, layout, proj_dim)),
             ProjectionKind::Rademacher => Matrix::Rademacher(Rademacher::new(keys, proj_dim)),
             ProjectionKind::None => Matrix::None,
         };
@@ -185,32 +214,50 @@ impl Projection {
         let len = param.n_coordinates();
         match &self.matrix {
             Matrix::Rademacher(rademacher) => rademacher.add(param_idx, len, rows, &write),
-            Matrix::Sjlt(sjlt) => self.in_pieces(len, rows, &write, |range, values, row| {
+            Matrix::Sjlt(sjlt) => self.in_pieces(len, PIECE, rows, &write, |range, buffer, row| {
+                let values = &buffer[..range.len()];
                 sjlt.add(param_idx, range, values, row);
             }),
-            Matrix::None => self.in_pieces(len, rows, &write, |range, values, row| {
+            Matrix::Srht(srht) => {
+                self.in_pieces(len, srht::BLOCK, rows, &write, |range, buffer, row| {
+                    srht.add(param_idx, range, buffer, row);
+                });
+            }
+            Matrix::None => self.in_pieces(len, PIECE, rows, &write, |range, buffer, row| {
                 let row = &mut row[param.offset..][range];
-                row.iter_mut().zip(values).for_each(|(sum, value)| *sum += value);
+                row.iter_mut().zip(buffer).for_each(|(sum, value)| *sum += *value);
             }),
         }
     }
 
-    /// Walks the coordinates `0..len` of every row in order, rows in parallel:
-    /// `write` fills a piece, `add` adds it to the row.
+    /// Walks the coordinates `0..len` of every row in order: `write` fills the
+    /// beginning of a buffer with a piece, `add` adds it to the row.
+    ///
+    /// Rows are shared out among threads; a thread takes a piece of all its rows
+    /// before the next piece, so that what rows have in common (tables, moments)
+    /// comes from memory once.
     fn in_pieces(
         &self,
         len: usize,
+        piece: usize,
         rows: &mut [f32],
         write: &(impl Fn(usize, Range<usize>, &mut [f32]) + Sync),
-        add: impl Fn(Range<usize>, &[f32], &mut [f32]) + Sync,
+        add: impl Fn(Range<usize>, &mut [f32], &mut [f32]) + Sync,
     ) {
-        rows.par_chunks_exact_mut(self.proj_dim).enumerate().for_each(|(row_idx, row)| {
-            let mut piece = [0.0; PIECE];
-            for start in (0..len).step_by(PIECE) {
-                let range = start..len.min(start + PIECE);
-                let values = &mut piece[..range.len()];
-                write(row_idx, range.clone(), values);
-                add(range, values, row);
+        if rows.is_empty() {
+            return;
+        }
+        let share = (rows.len() / self.proj_dim).div_ceil(rayon::current_num_threads());
+        let shares = rows.par_chunks_mut(share * self.proj_dim).enumerate();
+        shares.for_each(|(share_idx, rows)| {
+            let mut buffer = vec![0.0; piece.min(len.next_power_of_two())];
+            for start in (0..len).step_by(piece) {
+                let range = start..len.min(start + piece);
+                for (row_idx, row) in rows.chunks_exact_mut(self.proj_dim).enumerate() {
+                    let values = &mut buffer[..range.len()];
+                    write(share_idx * share + row_idx, range.clone(), values);
+                    add(range.clone(), &mut buffer, row);
+                }
             }
         });
     }

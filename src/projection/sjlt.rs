@@ -38,10 +38,26 @@ impl Sjlt {
         values: &[f32],
         row: &mut [f32],
     ) {
-        for (word, value) in self.words[param_idx][range].iter().zip(values) {
-            // Flipping the sign bit is exact and needs no branch.
-            let signed = f32::from_bits(value.to_bits() ^ (word << 31));
-            row[(word >> self.shift) as usize] += signed;
+        let (words, last_words) = self.words[param_idx][range].as_chunks::<LANES>();
+        let (values, last_values) = values.as_chunks::<LANES>();
+        for (words, values) in words.iter().zip(values) {
+            let outputs = words.map(|word| word >> self.shift);
+            let signed: [f32; LANES] = std::array::from_fn(|at| signed(values[at], words[at]));
+            for (output, value) in outputs.into_iter().zip(signed) {
+                row[output as usize] += value;
+            }
+        }
+        for (word, value) in last_words.iter().zip(last_values) {
+            row[(word >> self.shift) as usize] += signed(*value, *word);
         }
     }
+}
+
+/// Coordinates whose outputs and signs are found together, in vector registers,
+/// before they are added one by one in order.
+const LANES: usize = 8;
+
+/// Flipping the sign bit is exact and needs no branch.
+fn signed(value: f32, word: u32) -> f32 {
+    f32::from_bits(value.to_bits() ^ (word << 31))
 }

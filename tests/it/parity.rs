@@ -185,10 +185,14 @@ struct RealGolden {
 /// SmolLM2 with the adapter that the script made up: murmur3's finalizer of
 /// the coordinate's number, spread over ±0.01.
 fn smollm2(dtype: Dtype) -> LoraDecoder {
+    smollm2_with(dtype, 16, &["q_proj", "k_proj", "v_proj", "o_proj"])
+}
+
+pub(crate) fn smollm2_with(dtype: Dtype, rank: usize, targets: &[&str]) -> LoraDecoder {
     let home = std::env::var("HOME").unwrap();
     let dir = Path::new(&home).join(".cache/less-select/models/SmolLM2-135M-Instruct");
-    let targets = ["q_proj", "k_proj", "v_proj", "o_proj"].map(str::to_owned).to_vec();
-    let lora = LoraSettings { rank: 16, alpha: 32.0, dropout: 0.0, targets };
+    let targets = targets.iter().map(|target| (*target).to_owned()).collect();
+    let lora = LoraSettings { rank, alpha: 32.0, dropout: 0.0, targets };
     let mut model = load(&dir, &lora, dtype, None);
     let hashed = |n: usize| {
         let x = n as u32;

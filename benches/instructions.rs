@@ -1,0 +1,78 @@
+//! Kernels to count instructions of, one a run: `scripts/instructions` runs
+//! each under callgrind and compares with `instructions.txt`. Times belong into
+//! the other benchmarks.
+
+use std::hint::black_box;
+
+use less_select::gradient::direction::{AdamRule, Directions, GradientKind, Moments};
+use less_select::gradient::layout::ParamLayout;
+use less_select::projection::{Projection, ProjectionKind, ProjectionSettings};
+use less_select::seed::Seed;
+use rand_chacha::rand_core::Rng;
+
+const PROJ_DIM: usize = 8192;
+
+/// By name: what prepares a kernel and runs it through [`measured`].
+const KERNELS: [(&str, fn()); 2] = [("sjlt-adam-v", sjlt_adam_v), ("srht", srht)];
+
+/// The one function in which callgrind counts.
+#[inline(never)]
+fn measured(kernel: impl FnOnce()) {
+    kernel();
+}
+
+/// Four rows of 2^18 coordinates: 2^20 in all.
+fn sjlt_adam_v() {
+    const GRAD_DIM: usize = 1 << 18;
+    const N_ROWS: usize = 4;
+    let projection = projection(ProjectionKind::Sjlt, GRAD_DIM);
+    let moments = Moments {
+        rule: AdamRule { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, step: 100 },
+        exp_avg: uniform(GRAD_DIM, "exp_avg"),
+        exp_avg_sq: uniform(GRAD_DIM, "exp_avg_sq"),
+    };
+    let directions = Directions::new(&[GradientKind::AdamV], Some(&moments));
+    let gradients = uniform(N_ROWS * GRAD_DIM, "gradients");
+    let mut rows = vec![0.0; N_ROWS * PROJ_DIM];
+    measured(|| {
+        projection.accumulate(0, &mut rows, |row, range, out| {
+            let gradient = &gradients[row * GRAD_DIM..][range.clone()];
+            directions.write(GradientKind::AdamV, range, gradient, out);
+        });
+    });
+    black_box(rows);
+}
+
+/// One row of 2^18 coordinates.
+fn srht() {
+    const GRAD_DIM: usize = 1 << 18;
+    let projection = projection(ProjectionKind::Srht, GRAD_DIM);
+    let gradient = uniform(GRAD_DIM, "gradients");
+    let mut row = vec![0.0; PROJ_DIM];
+    measured(|| {
+        projection.accumulate(0, &mut row, |_, range, out| out.copy_from_slice(&gradient[range]));
+    });
+    black_box(row);
+}
+
+fn projection(kind: ProjectionKind, grad_dim: usize) -> Projection {
+    let layout = ParamLayout::new([("gradient".to_owned(), vec![grad_dim])]);
+    let settings = ProjectionSettings { kind, proj_dim: PROJ_DIM };
+    Projection::new(settings, Seed(0), "epoch-1", &layout).expect("a power of two")
+}
+
+fn uniform(n: usize, purpose: &str) -> Vec<f32> {
+    let mut rng = Seed(0).stream(&["bench", purpose]);
+    (0..n).map(|_| rng.next_u32() as f32 / u32::MAX as f32).collect()
+}
+
+fn main() {
+    let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with("--"));
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(1).build().expect("one thread");
+    let mut kernels =
+        KERNELS.iter().filter(|(name, _)| wanted.as_ref().is_none_or(|wanted| wanted == name));
+    let first = kernels.next().unwrap_or_else(|| panic!("no kernel is named {wanted:?}"));
+    for (_, kernel) in std::iter::once(first).chain(kernels) {
+        threads.install(kernel);
+    }
+}
