@@ -6,6 +6,7 @@
 //! batch.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that panics says so")]
+#![expect(clippy::print_stdout, reason = "a benchmark tells its figures")]
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;

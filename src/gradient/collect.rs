@@ -199,7 +199,7 @@ fn header(measure: Measure<'_>, settings: &CollectSettings, plan: &ShardPlan) ->
 /// What a shard is made from: the store it belongs to, and its examples. Not
 /// the batch size, which changes nothing but rounding.
 fn shard_fingerprint(header: &StoreHeader, heads: &[TableRow]) -> String {
-    let mut hasher = blake3::Hasher::new_derive_key("less-select gradient shard v1");
+    let mut hasher = blake3::Hasher::new_derive_key("less-select gradient shard v2");
     hasher.update(serde_json::json!(header).to_string().as_bytes());
     for head in heads {
         hasher.update(&head.id.0);
