@@ -342,7 +342,8 @@ fn errors_on_gradients<M: PerExampleGradients>(
             kinds,
             projection,
             proj_dim,
-            batch_tokens: 512,
+            // Few batches: a dense projection makes its signs anew for each.
+            batch_tokens: 2048,
             n_threads: 0,
             ..Setup::default()
         };
