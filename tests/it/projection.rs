@@ -388,8 +388,9 @@ fn inner_products_survive_8192_dimensions() {
             inner_product_error(vectors.view(), project(&projection, vectors.view()).view());
         let unit = 1.0 / 8192f64.sqrt();
         // Not too good either: an error far below one would mean a wrong measure.
-        // (Two blocks of an srht share 0.7 of the pairs' products, half as wrong.)
-        assert!((0.7 * unit..=1.15 * unit).contains(&error), "{kind:?}: {}", error / unit);
+        // Two blocks of an srht share 0.7 of the pairs' products, half as wrong.
+        let least = if kind == ProjectionKind::Srht { 0.7 } else { 0.8 };
+        assert!((least * unit..=1.15 * unit).contains(&error), "{kind:?}: {}", error / unit);
     }
 }
 
