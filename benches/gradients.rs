@@ -9,15 +9,14 @@
 #![expect(clippy::print_stdout, reason = "a benchmark tells its figures")]
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, Criterion, Throughput, criterion_group};
 use less_select::checkpoint::LoraSettings;
-use less_select::compute::{ComputeSettings, Device, Dtype};
+use less_select::compute::{ComputeSettings, Dtype};
 use less_select::gradient::PerExampleGradients;
+use less_select::gradient::speed::{Speed, speed};
 use less_select::model::LoraDecoder;
-use less_select::model::probe::probe;
 use less_select::pool::{Example, ExampleId};
 use less_select::seed::Seed;
 use rand_chacha::rand_core::Rng;
@@ -30,7 +29,7 @@ fn batch_tokens() -> usize {
 }
 
 fn compute(dtype: Dtype) -> ComputeSettings {
-    ComputeSettings { device: Device::Cpu, dtype, threads: None, batch_tokens: batch_tokens() }
+    ComputeSettings { batch_tokens: batch_tokens(), ..ComputeSettings::cpu(dtype) }
 }
 
 fn tiny_llama() -> PathBuf {
@@ -95,29 +94,14 @@ fn gradients(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Floating-point operations that the gradients of a batch need over those
-/// that large matrix products do in the same time, in one process, in turn.
+/// The share of the speed of matrix products, in one process, in turn.
 fn share_of_peak(dir: &Path, rank: usize, dtype: Dtype) {
-    const N_TOKENS: usize = 160;
-    let mut model = load(dir, rank, dtype);
-    let rows = batch(N_TOKENS, model.config().vocab_size);
-    let rows: Vec<&Example> = rows.iter().collect();
-    let row_flop = model.config().gradient_flop(model.layout(), N_TOKENS - 1, N_TOKENS / 2);
-    let mut turn = || {
-        let peak = 1e9 * probe(&compute(dtype)).gflops;
-        let start = Instant::now();
-        model.backward(&rows, &mut |_, _| ()).unwrap();
-        (start.elapsed().as_secs_f64() / rows.len() as f64, peak)
-    };
-    turn();
-    let mut turns: Vec<_> = (0..7).map(|_| turn()).collect();
-    turns.sort_by(|a, b| (row_flop / a.0 / a.1).total_cmp(&(row_flop / b.0 / b.1)));
-    let (seconds, peak) = turns[turns.len() / 2];
+    let Speed { n_tokens, seconds, peak_gflops, share, .. } =
+        speed(&mut load(dir, rank, dtype), &compute(dtype), 160).unwrap();
     println!(
-        "rank {rank}, {dtype:?}, {N_TOKENS} tokens: {:.1} ms a row, {:.0} % of {:.0} GFLOP/s",
+        "rank {rank}, {dtype:?}, {n_tokens} tokens: {:.1} ms a row, {:.0} % of {peak_gflops:.0} GFLOP/s",
         1e3 * seconds,
-        100.0 * row_flop / seconds / peak,
-        1e-9 * peak,
+        100.0 * share,
     );
 }
 

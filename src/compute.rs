@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The device that holds the model.
+/// A device that holds a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
     /// CUDA if libtorch finds a device, else the CPU.
@@ -11,6 +11,16 @@ pub enum Device {
     Cpu,
     /// The CUDA device of this number.
     Cuda(usize),
+}
+
+impl std::fmt::Display for Device {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+        }
+    }
 }
 
 impl std::str::FromStr for Device {
@@ -65,9 +75,19 @@ pub struct ComputeSettings {
     /// Most tokens in a batch, padding included: rows are batched by length
     /// until one more would pass it. One row alone may.
     pub batch_tokens: usize,
+    /// Whether a layer's activations are computed again for its backward pass
+    /// instead of kept: a third more operations, and of a batch's activations
+    /// only one layer's in memory.
+    pub recompute: bool,
 }
 
 impl ComputeSettings {
+    /// The CPU, all of its cores, batches of the default size.
+    #[must_use]
+    pub fn cpu(dtype: Dtype) -> Self {
+        Self { device: Device::Cpu, dtype, threads: None, batch_tokens: 1024, recompute: false }
+    }
+
     /// The precision these settings come to, never `Auto`, which is bf16 on a
     /// CUDA device that is asked for by number and where this CPU has matrix
     /// instructions for it (AMX or AVX-512 BF16); elsewhere libtorch emulates

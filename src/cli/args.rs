@@ -103,8 +103,13 @@ pub(super) enum Command {
     },
     /// Print the resolved settings and where each came from
     Config,
-    /// Check the machine, libtorch, the model and the data
-    Doctor,
+    /// Check the machine, libtorch, the model and the data; measure gradients
+    Doctor {
+        /// Length of the rows whose gradients are timed
+        #[arg(long, value_name = "N", default_value_t = 160)]
+        #[arg(value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
+        row_tokens: u32,
+    },
 }
 
 impl Cli {

@@ -23,7 +23,7 @@ struct Finding {
 
 /// Checks the machine, libtorch, the model and the data. A failed check is part
 /// of the answer.
-pub(super) fn doctor(context: &Context<'_>) -> Answer {
+pub(super) fn doctor(context: &Context<'_>, row_tokens: u32) -> Answer {
     let checks: [(&str, Check); 5] = [
         ("machine", machine),
         ("libtorch", libtorch),
@@ -35,6 +35,7 @@ pub(super) fn doctor(context: &Context<'_>) -> Answer {
     for (subject, check) in checks {
         findings.push(Finding { subject, result: check(context) });
     }
+    findings.push(Finding { subject: "speed", result: speed(context, row_tokens) });
     let is_well = findings.iter().all(|finding| finding.result.is_ok());
     let exit_code = if is_well { ExitCode::Done } else { ExitCode::Failed };
     Answer { text: as_text(&findings), json: as_json(&findings), exit_code }
@@ -110,6 +111,9 @@ fn model(context: &Context<'_>) -> Result<String, String> {
 
 fn data(context: &Context<'_>) -> Result<String, String> {
     let config = &context.config;
+    if config.random_weights.is_some() {
+        return Ok("not looked at: a model of random weights needs no tokenizer".to_owned());
+    }
     let summary =
         survey(&config.ingest, &config.model, context.observer).map_err(|err| with_causes(&err))?;
     Ok(summary.to_string())
@@ -125,6 +129,22 @@ fn gradients(context: &Context<'_>) -> Result<String, String> {
         facts["rows"]
     );
     if error <= tolerance { Ok(text) } else { Err(text) }
+}
+
+/// Gradients a second, beside what the machine's matrix products would allow.
+fn speed(context: &Context<'_>, row_tokens: u32) -> Result<String, String> {
+    let row_tokens = row_tokens.to_string();
+    let task = ["speed", "--row-tokens", &row_tokens];
+    let facts = worker::run(&context.config, &task, context.observer);
+    let facts = facts.map_err(|err| with_causes(&err))?;
+    let number = |name: &str| facts[name].as_f64().unwrap_or(f64::NAN);
+    let rows_a_second = 1.0 / number("seconds");
+    Ok(format!(
+        "{rows_a_second:.2} gradients of {row_tokens} tokens a second ({:.0} tokens), {:.0} % of \
+         what matrix products would allow",
+        rows_a_second * number("n-tokens"),
+        100.0 * number("share"),
+    ))
 }
 
 /// Asks the other program, giving it these settings.

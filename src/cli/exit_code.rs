@@ -297,10 +297,9 @@ mod torch {
             match self {
                 Self::Config(err) => err.exit_code(),
                 Self::Weights(err) => err.exit_code(),
-                Self::Lora(_) | Self::NoDevice(_) => ExitCode::Usage as u8,
+                Self::Lora(_) | Self::NoDevice { .. } => ExitCode::Usage as u8,
                 Self::Token { .. } => ExitCode::BadData as u8,
-                // Out of memory, as a rule.
-                Self::Torch(_) => ExitCode::Temporary as u8,
+                Self::OutOfMemory(_) | Self::Torch(_) => ExitCode::Temporary as u8,
             }
         }
     }

@@ -75,7 +75,7 @@ fn answer(cli: &Cli) -> Result<Answer, CliError> {
         Some(Command::Config) => Ok(settings::show(&context.config)),
         Some(Command::Plan) => plan::plan(&context),
         Some(Command::Status) => status::status(&context),
-        Some(Command::Doctor) => Ok(doctor::doctor(&context)),
+        Some(Command::Doctor { row_tokens }) => Ok(doctor::doctor(&context, *row_tokens)),
         Some(Command::Inspect { .. }) => unreachable!("answered above"),
         None => {
             context.own_the_cores();
@@ -110,7 +110,7 @@ fn stage_of(command: &Command) -> Stage {
         | Command::Status
         | Command::Inspect { .. }
         | Command::Config
-        | Command::Doctor => {
+        | Command::Doctor { .. } => {
             unreachable!("not a stage")
         }
     }

@@ -30,7 +30,7 @@ pub(super) fn resolve(cli: &Cli) -> Result<Config, CliError> {
 
 /// Whether a command works on what a run already is.
 fn continues_a_run(command: Option<&Command>) -> bool {
-    !matches!(command, None | Some(Command::Plan | Command::Config | Command::Doctor))
+    !matches!(command, None | Some(Command::Plan | Command::Config | Command::Doctor { .. }))
 }
 
 /// A mistyped variable would otherwise be a setting silently ignored.

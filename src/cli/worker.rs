@@ -65,6 +65,15 @@ enum Task {
         #[arg(long)]
         config: PathBuf,
     },
+    /// Time gradients beside matrix products
+    Speed {
+        /// Settings
+        #[arg(long)]
+        config: PathBuf,
+        /// Tokens of a row
+        #[arg(long)]
+        row_tokens: usize,
+    },
     /// Compare gradients of rows alone and in a batch
     CheckBatches {
         /// Settings
@@ -142,6 +151,9 @@ fn answer(task: &Task) -> Result<Value, TaskError> {
             Ok(torch::gradients(&settings(config)?, &RunDir::new(run), *shard, &Parent)?)
         }
         Task::Probe { config } => Ok(json!(probe::probe(&settings(config)?.compute))),
+        Task::Speed { config, row_tokens } => {
+            Ok(json!(torch::gradient_speed(&settings(config)?, *row_tokens)?))
+        }
         Task::CheckBatches { config } => Ok(torch::check_batches(&settings(config)?)?),
     }
 }

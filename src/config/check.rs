@@ -8,7 +8,7 @@ use std::str::FromStr;
 use super::layers::{self, Layer, Origin};
 use super::{Config, ConfigError, RawConfig, location};
 use crate::checkpoint::LoraSettings;
-use crate::compute::ComputeSettings;
+use crate::compute::{ComputeSettings, Device};
 use crate::gradient::direction::GradientKind;
 use crate::pool::{COLUMN_ROLES, IngestSettings, Source};
 use crate::projection::ProjectionSettings;
@@ -42,6 +42,7 @@ impl Settings<'_> {
     fn check(&self) -> Result<Config, ConfigError> {
         Ok(Config {
             model: self.model()?,
+            random_weights: self.raw.random_weights.map(Seed),
             ingest: self.ingest()?,
             checkpoints: self.checkpoints()?,
             warmup: self.warmup()?,
@@ -62,6 +63,8 @@ impl Settings<'_> {
                 "messages, messages-only or original",
             )?,
             compute: self.compute()?,
+            devices: self.devices()?,
+            device_memory: self.share("device-memory", self.raw.device_memory.as_ref(), false)?,
             seed: Seed(self.set("seed", self.raw.seed)?),
             raw: RawConfig::default(),
             origins: BTreeMap::new(),
@@ -203,12 +206,29 @@ impl Settings<'_> {
         text.parse().map_err(|err| self.invalid("budget", format!("{err}")))
     }
 
+    /// In one precision: `auto` settles on one for all of them.
+    fn devices(&self) -> Result<Vec<Device>, ConfigError> {
+        let names = self.set("devices", self.raw.devices.clone())?;
+        let parse = |name: &String| self.parse("devices", name, "auto, cpu or cuda:N");
+        let devices = names.iter().map(parse).collect::<Result<Vec<Device>, _>>()?;
+        if devices.is_empty() {
+            return Err(self.invalid("devices", "name at least one, such as `cpu` or `cuda:0`"));
+        }
+        let is_cuda = |device: &Device| matches!(device, Device::Cuda(_));
+        if devices.iter().any(is_cuda) && !devices.iter().all(is_cuda) {
+            let message = "CUDA devices and others side by side differ in their numbers";
+            return Err(self.invalid("devices", message));
+        }
+        Ok(devices)
+    }
+
     fn compute(&self) -> Result<ComputeSettings, ConfigError> {
         Ok(ComputeSettings {
-            device: self.one_of("device", self.raw.device.as_ref(), "auto, cpu or cuda:N")?,
+            device: self.devices()?[0],
             dtype: self.one_of("dtype", self.raw.dtype.as_ref(), "auto, f32 or bf16")?,
             threads: NonZeroUsize::new(self.set("threads", self.raw.threads)? as usize),
             batch_tokens: self.count("batch-tokens", self.raw.batch_tokens)?.get(),
+            recompute: self.set("recompute", self.raw.recompute)?,
         })
     }
 

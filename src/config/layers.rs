@@ -129,8 +129,8 @@ pub fn parse(file: &str, text: &str) -> Result<RawConfig, ConfigError> {
 /// The names of all settings, in the order of their declaration.
 pub fn setting_names() -> Vec<String> {
     let all = to_map(&Layer::default_pipeline().raw);
-    // The one setting without a default.
-    all.into_iter().map(|(name, _)| name).chain(["checkpoints".to_owned()]).collect()
+    let without_default = ["checkpoints", "random-weights"].map(str::to_owned);
+    all.into_iter().map(|(name, _)| name).chain(without_default).collect()
 }
 
 /// The setting whose name is closest to a mistyped one, if any is close.
@@ -211,14 +211,17 @@ mod tests {
     #[test]
     fn every_setting_but_the_optional_ones_has_a_default() {
         let raw = Layer::default_pipeline().raw;
-        let unset: Vec<_> =
-            serde_json::to_value(RawConfig { checkpoints: Some("x".into()), ..raw })
-                .unwrap()
-                .as_object()
-                .unwrap()
-                .keys()
-                .cloned()
-                .collect();
+        let unset: Vec<_> = serde_json::to_value(RawConfig {
+            checkpoints: Some("x".into()),
+            random_weights: Some(0),
+            ..raw
+        })
+        .unwrap()
+        .as_object()
+        .unwrap()
+        .keys()
+        .cloned()
+        .collect();
         assert_eq!(unset.len(), setting_names().len());
     }
 }

@@ -17,7 +17,7 @@ pub use layers::{Layer, Origin};
 pub use raw::RawConfig;
 
 use crate::checkpoint::LoraSettings;
-use crate::compute::ComputeSettings;
+use crate::compute::{ComputeSettings, Device};
 use crate::gradient::direction::GradientKind;
 use crate::influence::Aggregation;
 use crate::pool::IngestSettings;
@@ -32,6 +32,8 @@ use crate::warmup::WarmupSettings;
 pub struct Config {
     /// The model's folder.
     pub model: PathBuf,
+    /// Random weights instead of the model's own.
+    pub random_weights: Option<Seed>,
     /// Pool, target and how rows become examples.
     pub ingest: IngestSettings,
     /// Checkpoints to use instead of a warm-up of our own.
@@ -54,8 +56,13 @@ pub struct Config {
     pub budget: Budget,
     /// Columns of the subset.
     pub schema: Schema,
-    /// Where and how precisely the model computes.
+    /// Where and how precisely the model computes; of several
+    /// [`devices`](Self::devices), on the first.
     pub compute: ComputeSettings,
+    /// Where gradients are computed, a worker process each; at least one.
+    pub devices: Vec<Device>,
+    /// Most of a CUDA device's memory that a worker may take, in `(0, 1]`.
+    pub device_memory: f64,
     /// The root of every random number.
     pub seed: Seed,
     /// The joined layers, as written.
@@ -78,6 +85,19 @@ impl Config {
         kinds
     }
 
+    /// These settings for one of several workers: its device, and its share of
+    /// the threads.
+    #[must_use]
+    pub fn for_worker(&self, device: Device, threads: NonZeroUsize) -> Self {
+        let mut config = self.clone();
+        config.raw.devices = Some(vec![device.to_string()]);
+        config.raw.threads = Some(threads.get() as u64);
+        config.devices = vec![device];
+        config.compute.device = device;
+        config.compute.threads = Some(threads);
+        config
+    }
+
     /// The joined settings as a TOML file that resolves to this very config.
     ///
     /// # Panics
@@ -90,8 +110,17 @@ impl Config {
     /// What decides the subset, without what only says where and how: no path,
     /// no device. Equal for the same job on another machine.
     pub fn portable(&self) -> serde_json::Map<String, serde_json::Value> {
-        const LOCAL: [&str; 7] =
-            ["model", "pool", "target", "checkpoints", "device", "threads", "batch-tokens"];
+        const LOCAL: [&str; 9] = [
+            "model",
+            "pool",
+            "target",
+            "checkpoints",
+            "devices",
+            "device-memory",
+            "threads",
+            "recompute",
+            "batch-tokens",
+        ];
         let mut settings = layers::to_map(&self.raw);
         settings.retain(|name, _| !LOCAL.contains(&name.as_str()));
         settings

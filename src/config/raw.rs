@@ -43,6 +43,18 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
 
+    /// Fill the model with random weights: all it needs to measure speed is config.json
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_RANDOM_WEIGHTS",
+        hide_env = true,
+        help_heading = "Data"
+    )]
+    #[arg(value_name = "SEED")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub random_weights: Option<u64>,
+
     /// Rows to choose from: `[NAME=]PATH` of a file, folder or glob; repeatable
     #[arg(long, global = true, env = "LESS_SELECT_POOL", hide_env = true, help_heading = "Data")]
     #[arg(value_name = "[NAME=]PATH", value_delimiter = ';')]
@@ -307,16 +319,29 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aggregation: Option<String>,
 
-    /// auto, cpu or cuda:N
+    /// auto, cpu or cuda:N; several, such as `cuda:0,cuda:1`, get a worker each
     #[arg(
         long,
         global = true,
-        env = "LESS_SELECT_DEVICE",
+        env = "LESS_SELECT_DEVICES",
         hide_env = true,
         help_heading = "Machine"
     )]
+    #[arg(value_name = "DEVICE", value_delimiter = ',', visible_alias = "device")]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub device: Option<String>,
+    pub devices: Option<Vec<String>>,
+
+    /// Most of a CUDA device's memory that a worker may take
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_DEVICE_MEMORY",
+        hide_env = true,
+        help_heading = "Machine"
+    )]
+    #[arg(value_name = "SHARE")]
+    #[serde(deserialize_with = "text_or_number", skip_serializing_if = "Option::is_none")]
+    pub device_memory: Option<String>,
 
     /// Precision of the frozen model: auto, f32 or bf16
     #[arg(
@@ -339,6 +364,18 @@ pub struct RawConfig {
     )]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub threads: Option<u64>,
+
+    /// Compute activations again instead of keeping them: less memory, more time
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_RECOMPUTE",
+        hide_env = true,
+        help_heading = "Machine"
+    )]
+    #[arg(value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub recompute: Option<bool>,
 
     /// Most tokens in a batch, padding included
     #[arg(

@@ -8,18 +8,20 @@
 //! of workers can share one.
 //!
 //! Memory: the rows of one shard (`shard_rows` × `proj_dim` × 4 bytes a kind)
-//! and what one batch needs. The table is read shard by shard.
+//! and what one batch needs. The table is read shard by shard. A batch that
+//! finds too little memory is cut in two, and later ones are kept as small.
 
+use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
 use super::PerExampleGradients;
-use super::direction::Directions;
-use super::measure::{BatchRows, Measure, MeasureError, unmeasured};
-use super::shard_plan::{Part, ShardPlan, batches};
+use super::measure::{Measure, MeasureBatches, MeasureError, unmeasured};
+use super::on_host::OnHost;
+use super::shard_plan::{Part, ShardPlan, plan_batches};
 use crate::pool::table::{ExampleTable, TableRow};
 use crate::pool::{Example, PoolError};
 use crate::progress::{Event, Observer};
@@ -74,7 +76,7 @@ pub struct CollectSettings {
 }
 
 /// What a collection has in its store, this worker's part.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
     /// Rows in all.
     pub n_rows: usize,
@@ -83,7 +85,22 @@ pub struct Collected {
     /// Rows that must not be ranked.
     pub n_flagged: usize,
     /// Shards of the whole store that nobody has committed yet.
-    pub n_missing_shards: usize,
+    pub missing: Vec<MissingShard>,
+}
+
+/// A shard that another worker owes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingShard {
+    dir: PathBuf,
+    shard: usize,
+    fingerprint: String,
+}
+
+impl MissingShard {
+    /// Whether it is there now.
+    pub fn is_committed(&self) -> bool {
+        committed_fingerprint(&self.dir, self.shard).as_ref() == Some(&self.fingerprint)
+    }
 }
 
 /// Why a collection stopped. `E` is the model's error.
@@ -123,8 +140,8 @@ pub enum CollectError<E: std::error::Error + 'static> {
     Interrupted,
 }
 
-/// Measures this worker's part of `source` at one checkpoint, into the store in
-/// `dir`.
+/// Measures this worker's part of `source` at one checkpoint on the host, into
+/// the store in `dir`.
 ///
 /// The bytes of a shard depend on the table, the settings and the machine, not
 /// on who computes it, when, or with how many threads.
@@ -145,40 +162,14 @@ pub fn collect<M: PerExampleGradients>(
     settings: &CollectSettings,
     observer: &dyn Observer,
 ) -> Result<Collected, CollectError<M::Error>> {
-    assert_eq!(model.layout(), measure.projection.layout(), "the projection is the model's");
     measure.check().map_err(|source| CollectError::Measure {
         checkpoint: settings.checkpoint.clone(),
         source,
     })?;
-    let n_threads = settings.threads.map_or(0, NonZeroUsize::get);
-    let threads = ThreadPoolBuilder::new().num_threads(n_threads).build()?;
-    let plan = ShardPlan::new(source.rows().len(), settings.shard_rows);
-    let header = header(measure, settings, &plan);
-    let n_rows = plan.shards(settings.part).map(|shard| plan.rows(shard).len()).sum();
-    let mut collected = Collected { n_rows, ..Collected::default() };
-    let directions = Directions::new(measure.kinds, measure.moments);
-    let mut work = Work { measure, directions, settings, threads, observer, n_done: 0, n_rows };
-    for shard_idx in plan.shards(settings.part) {
-        let range = plan.rows(shard_idx);
-        let heads = &source.rows()[range.clone()];
-        let fingerprint = shard_fingerprint(&header, heads);
-        let present = || Shard::open_made_from(dir, shard_idx, &fingerprint);
-        if let Some(shard) = work.threads.install(present)? {
-            collected.n_present += shard.n_rows();
-            collected.n_flagged += shard.n_flagged();
-            work.advance(shard.n_rows());
-            continue;
-        }
-        let rows = work.measure_shard(model, source, range)?;
-        collected.n_flagged += rows.flags.iter().flatten().count();
-        write_shard(dir, shard_idx, &header, &fingerprint, rows)?;
-    }
-    let is_missing = |shard: &usize| {
-        let fingerprint = shard_fingerprint(&header, &source.rows()[plan.rows(*shard)]);
-        committed_fingerprint(dir, *shard).as_ref() != Some(&fingerprint)
-    };
-    collected.n_missing_shards = plan.shards(Part::WHOLE).filter(is_missing).count();
-    Ok(collected)
+    let threads = settings.thread_pool()?;
+    let mut batches = OnHost::new(model, measure, &threads);
+    let mut work = Work::new(source, measure, settings, &threads, observer);
+    work.collect(&mut batches, dir)
 }
 
 fn header(measure: Measure<'_>, settings: &CollectSettings, plan: &ShardPlan) -> StoreHeader {
@@ -207,50 +198,147 @@ fn shard_fingerprint(header: &StoreHeader, heads: &[TableRow]) -> String {
     hasher.finalize().to_hex()[..32].to_owned()
 }
 
+impl CollectSettings {
+    pub(super) fn thread_pool(&self) -> Result<ThreadPool, ThreadPoolBuildError> {
+        ThreadPoolBuilder::new().num_threads(self.threads.map_or(0, NonZeroUsize::get)).build()
+    }
+}
+
 /// A collection under way.
-struct Work<'a> {
+pub(super) struct Work<'a> {
+    source: &'a dyn ExampleSource,
     measure: Measure<'a>,
-    directions: Directions<'a>,
     settings: &'a CollectSettings,
-    threads: ThreadPool,
+    threads: &'a ThreadPool,
     observer: &'a dyn Observer,
+    plan: ShardPlan,
+    header: StoreHeader,
+    /// Most tokens of a batch: the setting, until memory is too small for it.
+    batch_tokens: usize,
     n_done: usize,
     n_rows: usize,
 }
 
-impl Work<'_> {
+impl<'a> Work<'a> {
+    pub(super) fn new(
+        source: &'a dyn ExampleSource,
+        measure: Measure<'a>,
+        settings: &'a CollectSettings,
+        threads: &'a ThreadPool,
+        observer: &'a dyn Observer,
+    ) -> Self {
+        let plan = ShardPlan::new(source.rows().len(), settings.shard_rows);
+        Self {
+            header: header(measure, settings, &plan),
+            batch_tokens: settings.batch_tokens,
+            n_done: 0,
+            n_rows: plan.n_rows(settings.part),
+            source,
+            measure,
+            settings,
+            threads,
+            observer,
+            plan,
+        }
+    }
+
+    /// Computes the part's shards that are not in `dir` yet.
+    pub(super) fn collect<B: MeasureBatches>(
+        &mut self,
+        batches: &mut B,
+        dir: &Path,
+    ) -> Result<Collected, CollectError<B::Error>> {
+        let mut collected = Collected { n_rows: self.n_rows, ..Collected::default() };
+        for shard_idx in self.plan.shards(self.settings.part) {
+            let fingerprint = self.shard_fingerprint(shard_idx);
+            let present = || Shard::open_made_from(dir, shard_idx, &fingerprint);
+            if let Some(shard) = self.threads.install(present)? {
+                collected.n_present += shard.n_rows();
+                collected.n_flagged += shard.n_flagged();
+                self.advance(shard.n_rows());
+                continue;
+            }
+            let rows = self.measure_shard(batches, self.plan.rows(shard_idx))?;
+            collected.n_flagged += rows.flags.iter().flatten().count();
+            write_shard(dir, shard_idx, &self.header, &fingerprint, rows)?;
+        }
+        let shards = self.plan.shards(Part::WHOLE).map(|shard| MissingShard {
+            dir: dir.to_owned(),
+            shard,
+            fingerprint: self.shard_fingerprint(shard),
+        });
+        collected.missing = shards.filter(|shard| !shard.is_committed()).collect();
+        Ok(collected)
+    }
+
+    fn shard_fingerprint(&self, shard_idx: usize) -> String {
+        shard_fingerprint(&self.header, &self.source.rows()[self.plan.rows(shard_idx)])
+    }
+
     /// The rows of the shard that is `range` of the table, in order of id,
     /// whatever the order of the batches.
-    fn measure_shard<M: PerExampleGradients>(
+    fn measure_shard<B: MeasureBatches>(
         &mut self,
-        model: &mut M,
-        source: &dyn ExampleSource,
+        batches: &mut B,
         range: Range<usize>,
-    ) -> Result<ShardRows, CollectError<M::Error>> {
-        let heads = &source.rows()[range.clone()];
-        let examples = source.examples(range.clone())?;
+    ) -> Result<ShardRows, CollectError<B::Error>> {
+        let heads = &self.source.rows()[range.clone()];
+        let examples = self.source.examples(range.clone())?;
         let mut rows = unmeasured(heads.iter().map(|head| head.id).collect(), self.measure);
         let n_tokens: Vec<u32> = heads.iter().map(|head| head.n_tokens).collect();
-        for positions in batches(&n_tokens, self.settings.batch_tokens) {
+        let mut waiting = VecDeque::from(plan_batches(&n_tokens, self.batch_tokens));
+        while let Some(positions) = waiting.pop_front() {
             if self.observer.is_interrupted() {
                 return Err(CollectError::Interrupted);
             }
             let batch: Vec<&Example> = positions.iter().map(|row| &examples[*row]).collect();
-            let mut sums = BatchRows::new(self.measure.projection, &self.directions, batch.len());
-            let losses = model
-                .backward(&batch, &mut |param_idx, gradients| {
-                    self.threads.install(|| sums.add_param(param_idx, gradients));
-                })
-                .map_err(|source| CollectError::Backward {
-                    rows: range.clone(),
-                    split: self.settings.split,
-                    checkpoint: self.settings.checkpoint.clone(),
-                    source,
-                })?;
-            sums.finish(&losses, &positions, &mut rows);
-            self.advance(batch.len());
+            match batches.measure(&batch) {
+                Ok(measured) => {
+                    measured.write_to(&positions, &mut rows);
+                    self.advance(batch.len());
+                }
+                Err(err) if B::is_out_of_memory(&err) && batch.len() > 1 => {
+                    self.keep_smaller_than(&positions, &n_tokens);
+                    waiting.push_front(positions);
+                    waiting = self.cut(waiting, &n_tokens);
+                }
+                Err(source) => return Err(self.failed(range, source)),
+            }
         }
         Ok(rows)
+    }
+
+    /// Halves what a batch may hold, measured by one that did not fit.
+    fn keep_smaller_than(&mut self, positions: &[usize], n_tokens: &[u32]) {
+        let longest = positions.iter().map(|row| n_tokens[*row]).max().unwrap_or(1);
+        self.batch_tokens = positions.len().div_ceil(2) * longest as usize;
+        self.observer.notify(Event::Warning {
+            message: format!(
+                "too little memory for {} rows of up to {longest} tokens at once; going on with \
+                 batches of at most {} tokens (`batch-tokens` sets this from the start)",
+                positions.len(),
+                self.batch_tokens
+            ),
+        });
+    }
+
+    /// Batches that are still to come, none larger than now allowed.
+    fn cut(&self, waiting: VecDeque<Vec<usize>>, n_tokens: &[u32]) -> VecDeque<Vec<usize>> {
+        let cut = |positions: Vec<usize>| {
+            let own: Vec<u32> = positions.iter().map(|row| n_tokens[*row]).collect();
+            let batches = plan_batches(&own, self.batch_tokens).into_iter();
+            batches.map(move |batch| batch.into_iter().map(|at| positions[at]).collect())
+        };
+        waiting.into_iter().flat_map(cut).collect()
+    }
+
+    fn failed<E: std::error::Error>(&self, rows: Range<usize>, source: E) -> CollectError<E> {
+        CollectError::Backward {
+            rows,
+            split: self.settings.split,
+            checkpoint: self.settings.checkpoint.clone(),
+            source,
+        }
     }
 
     fn advance(&mut self, n_rows: usize) {

@@ -127,10 +127,22 @@ impl AdamRule {
         (1.0 - self.beta1.powf(t), 1.0 - self.beta2.powf(t))
     }
 
+    /// p, q, r, s of `adam`'s m̂' = p·m + q·g and v̂' = r·v + s·g².
+    pub(super) fn adam_coefficients(&self) -> [f32; 4] {
+        let (correction1, correction2) = self.corrections(1);
+        let [p, q] = [self.beta1, 1.0 - self.beta1].map(|x| (x / correction1) as f32);
+        let [r, s] = [self.beta2, 1.0 - self.beta2].map(|x| (x / correction2) as f32);
+        [p, q, r, s]
+    }
+
+    /// What makes v to the v̂ of `adam-v`.
+    pub(super) fn adam_v_correction(&self) -> f32 {
+        (1.0 / self.corrections(0).1) as f32
+    }
+
     /// What `adam-v` multiplies a gradient by, from v: 1/(√v̂ + ε).
     fn adam_v_scale(&self) -> impl Fn(f32) -> f32 {
-        let (_, correction2) = self.corrections(0);
-        let [correct, epsilon] = [1.0 / correction2, self.epsilon].map(|x| x as f32);
+        let (correct, epsilon) = (self.adam_v_correction(), self.epsilon as f32);
         move |v| 1.0 / ((v * correct).sqrt() + epsilon)
     }
 }
@@ -212,13 +224,9 @@ pub struct MomentsSlice<'a> {
 }
 
 impl MomentsSlice<'_> {
-    /// With the constants gathered, m̂' = p·m + q·g and v̂' = r·v + s·g².
     fn write_adam(&self, gradient: &[f32], out: &mut [f32]) {
-        let AdamRule { beta1, beta2, epsilon, .. } = self.rule;
-        let (correction1, correction2) = self.rule.corrections(1);
-        let [p, q] = [beta1, 1.0 - beta1].map(|x| (x / correction1) as f32);
-        let [r, s] = [beta2, 1.0 - beta2].map(|x| (x / correction2) as f32);
-        let epsilon = epsilon as f32;
+        let [p, q, r, s] = self.rule.adam_coefficients();
+        let epsilon = self.rule.epsilon as f32;
         self.map(gradient, out, |g, m, v| (p * m + q * g) / ((r * v + s * g * g).sqrt() + epsilon));
     }
 

@@ -22,7 +22,7 @@ use super::{ExampleLoss, PerExampleGradients};
 use crate::model::attention::{Rope, Sites, SomeSites};
 use crate::model::batch::Batch;
 use crate::model::modules::LinearModule;
-use crate::model::{LoraDecoder, ModelError};
+use crate::model::{LoraDecoder, ModelError, memory};
 use crate::pool::Example;
 
 /// Labels whose logits are in memory at once: with 50,000 tokens in the
@@ -41,15 +41,21 @@ impl PerExampleGradients for LoraDecoder {
         batch: &[&Example],
         sink: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<Vec<ExampleLoss>, ModelError> {
-        let batch = Batch::new(batch, self.config().vocab_size, self.device())?;
         let mut rows = Vec::new();
-        self.backward_tensors(&batch, &mut |param, gradient| {
-            let gradient = gradient.f_to_kind(Kind::Float)?;
-            rows.resize(gradient.numel(), 0.0);
-            gradient.f_copy_data(&mut rows, gradient.numel())?;
-            sink(param, &rows);
-            Ok(())
+        memory::guarded(|| {
+            let batch = Batch::new(batch, self.config().vocab_size, self.device())?;
+            self.backward_tensors(&batch, &mut |param, gradient| {
+                let gradient = gradient.f_to_kind(Kind::Float)?;
+                rows.resize(gradient.numel(), 0.0);
+                gradient.f_copy_data(&mut rows, gradient.numel())?;
+                sink(param, &rows);
+                Ok(())
+            })
         })
+    }
+
+    fn is_out_of_memory(err: &ModelError) -> bool {
+        matches!(err, ModelError::OutOfMemory(_))
     }
 }
 
@@ -66,14 +72,25 @@ impl LoraDecoder {
         let last = SomeSites::new(&rope, batch.sites.shallow_clone(), batch.token_ids.size()[1]);
         let pass = Pass { model: self, rope: &rope, last: &last };
         let mut hidden = self.decoder.embed(&batch.token_ids);
-        let mut tapes = Vec::new();
+        let mut layers = Vec::new();
         for layer in 0..self.config().n_layers {
-            let tape = pass.record(layer, &hidden);
-            hidden = tape.output.detach();
-            tapes.push(tape);
+            let layer = if self.recompute {
+                Recorded::Input(layer, hidden.shallow_clone())
+            } else {
+                Recorded::Tape(pass.record(layer, &hidden))
+            };
+            hidden = match &layer {
+                Recorded::Input(layer, input) => tch::no_grad(|| pass.output(*layer, input)),
+                Recorded::Tape(tape) => tape.output.detach(),
+            };
+            layers.push(layer);
         }
         let (losses, mut gradient) = self.label_gradients(batch, &hidden)?;
-        while let Some(tape) = tapes.pop() {
+        while let Some(layer) = layers.pop() {
+            let tape = match layer {
+                Recorded::Input(layer, input) => pass.record(layer, &input),
+                Recorded::Tape(tape) => tape,
+            };
             gradient = pass.differentiate(tape, &gradient, sink)?;
         }
         Ok(losses)
@@ -112,6 +129,14 @@ struct Pass<'a> {
     last: &'a SomeSites<'a>,
 }
 
+/// What is kept of a layer until its backward pass.
+enum Recorded {
+    /// The layer's number and input: the rest is computed once more.
+    Input(usize, Tensor),
+    /// All of it.
+    Tape(Tape),
+}
+
 /// One layer's forward pass, with what its backward pass needs.
 struct Tape {
     layer: usize,
@@ -132,19 +157,29 @@ struct Tap {
 }
 
 impl Pass<'_> {
+    fn sites(&self, layer: usize) -> Sites<'_> {
+        let is_last = layer + 1 == self.model.config().n_layers;
+        if is_last { Sites::Some(self.last) } else { Sites::All(self.rope) }
+    }
+
+    /// A layer's output alone.
+    fn output(&self, layer: usize, hidden: &Tensor) -> Tensor {
+        let mut linear = |module, x: &Tensor| self.model.forward(layer, module, x);
+        self.model.decoder.layer(layer, hidden, &self.sites(layer), &mut linear)
+    }
+
     fn record(&self, layer: usize, hidden: &Tensor) -> Tape {
         let input = hidden.detach().set_requires_grad(true);
-        let is_last = layer + 1 == self.model.config().n_layers;
-        let sites = if is_last { Sites::Some(self.last) } else { Sites::All(self.rope) };
         let mut taps = Vec::new();
-        let output = self.model.decoder.layer(layer, &input, &sites, &mut |module, x| {
-            let output = self.model.forward(layer, module, x);
-            if let Some(first) = self.model.adapter.first(layer, module) {
-                let (input, output) = (x.detach(), output.shallow_clone());
-                taps.push(Tap { module, first, input, output });
-            }
-            output
-        });
+        let output =
+            self.model.decoder.layer(layer, &input, &self.sites(layer), &mut |module, x| {
+                let output = self.model.forward(layer, module, x);
+                if let Some(first) = self.model.adapter.first(layer, module) {
+                    let (input, output) = (x.detach(), output.shallow_clone());
+                    taps.push(Tap { module, first, input, output });
+                }
+                output
+            });
         Tape { layer, input, taps, output }
     }
 
@@ -191,18 +226,18 @@ fn mean_losses(batch: &Batch, token_losses: &[f32]) -> Vec<ExampleLoss> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::num::NonZeroUsize;
     use std::path::Path;
 
     use super::*;
     use crate::checkpoint::LoraSettings;
-    use crate::compute::{ComputeSettings, Device, Dtype};
+    use crate::compute::{ComputeSettings, Dtype};
     use crate::model::flat;
     use crate::model::lora::LoraLeaves;
     use crate::pool::ExampleId;
 
-    fn example(token_ids: &[u32], supervised: &[bool]) -> Example {
+    pub(in crate::gradient) fn example(token_ids: &[u32], supervised: &[bool]) -> Example {
         let id = ExampleId::of(token_ids, supervised);
         Example { id, token_ids: token_ids.to_vec(), supervised: supervised.to_vec() }
     }
@@ -212,12 +247,12 @@ mod tests {
         model_with(&["v_proj"], Dtype::F32)
     }
 
-    fn model_with(targets: &[&str], dtype: Dtype) -> LoraDecoder {
+    pub(in crate::gradient) fn model_with(targets: &[&str], dtype: Dtype) -> LoraDecoder {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-llama");
         let targets = targets.iter().map(|&name| name.to_owned()).collect();
         let lora = LoraSettings { rank: 2, alpha: 4.0, dropout: 0.5, targets };
-        let threads = Some(NonZeroUsize::MIN);
-        let compute = ComputeSettings { device: Device::Cpu, dtype, threads, batch_tokens: 1 };
+        let compute =
+            ComputeSettings { threads: Some(NonZeroUsize::MIN), ..ComputeSettings::cpu(dtype) };
         let mut model = LoraDecoder::load(&dir, &lora, &compute).unwrap();
         let n = model.layout().grad_dim();
         model.set_adapter(&(0..n).map(|at| 0.01 * (1 + at % 7) as f32).collect::<Vec<_>>());
@@ -289,6 +324,19 @@ mod tests {
                 assert!(distance <= tolerance, "{targets:?}, {dtype:?}: {distance}");
             }
         }
+    }
+
+    #[test]
+    fn activations_computed_again_give_the_same_bits() {
+        let examples = [
+            example(&[8, 9, 10, 11], &[false, false, true, true]),
+            example(&[1, 2, 3, 4, 5, 6], &[false, true, false, true, true, true]),
+        ];
+        let batch: Vec<&Example> = examples.iter().collect();
+        let mut model = model();
+        let kept = gradients(&mut model, &batch);
+        model.recompute = true;
+        assert_eq!(gradients(&mut model, &batch), kept);
     }
 
     #[test]

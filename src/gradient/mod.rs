@@ -5,8 +5,8 @@
 //! and, in closed form, by [`linear`] for tests and for reading: everything
 //! after the backward pass is the same code for both. [`collect`](mod@collect)
 //! is the stage: it cuts a table into shards ([`shard_plan`]), has each batch
-//! differentiated, and turns the gradients into rows of the store ([`measure`]:
-//! [`direction`], then projection).
+//! differentiated and measured ([`measure`]: [`direction`], then projection),
+//! on the host ([`on_host`]) or where the model is.
 
 pub mod collect;
 pub mod direction;
@@ -16,10 +16,17 @@ pub mod linear;
 #[cfg(feature = "torch")]
 mod lora;
 pub mod measure;
+#[cfg(feature = "torch")]
+mod on_device;
+pub mod on_host;
 pub mod shard_plan;
+#[cfg(feature = "torch")]
+pub mod speed;
 
 use crate::pool::Example;
 use layout::ParamLayout;
+#[cfg(feature = "torch")]
+pub(crate) use on_device::collect_lora;
 
 /// One example's loss, as the backward pass found it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -55,4 +62,9 @@ pub trait PerExampleGradients {
         batch: &[&Example],
         sink: &mut dyn FnMut(usize, &[f32]),
     ) -> Result<Vec<ExampleLoss>, Self::Error>;
+
+    /// Whether `err` is about memory, so that a smaller batch may pass.
+    fn is_out_of_memory(_err: &Self::Error) -> bool {
+        false
+    }
 }

@@ -23,6 +23,23 @@ impl Part {
     pub fn new(index: usize, of: NonZeroUsize) -> Option<Self> {
         (index < of.get()).then_some(Self { index, of })
     }
+
+    /// Part `index`, from 0, of `of` parts of this one.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such part, or there would be more than 2^64.
+    #[must_use]
+    pub fn nested(self, index: usize, of: NonZeroUsize) -> Self {
+        assert!(index < of.get(), "a part among {of}");
+        let all = self.of.checked_mul(of).expect("parts can be counted");
+        Self { index: self.index + self.of.get() * index, of: all }
+    }
+
+    /// Whether the part has this shard.
+    pub fn contains(self, shard: usize) -> bool {
+        shard % self.of == self.index
+    }
 }
 
 impl std::fmt::Display for Part {
@@ -74,6 +91,11 @@ impl ShardPlan {
         start..self.n_rows.min(start + self.shard_rows.get())
     }
 
+    /// Number of rows of a part.
+    pub fn n_rows(&self, part: Part) -> usize {
+        self.shards(part).map(|shard| self.rows(shard).len()).sum()
+    }
+
     /// The shards of a part, ascending.
     pub fn shards(&self, part: Part) -> impl Iterator<Item = usize> + use<> {
         (part.index..self.n_shards()).step_by(part.of.get())
@@ -87,7 +109,7 @@ impl ShardPlan {
 /// first, so that little is padding and what does not fit into memory fails at
 /// once; rows of equal length stay in order of id. Returns positions in
 /// `n_tokens`.
-pub fn batches(n_tokens: &[u32], batch_tokens: usize) -> Vec<Vec<usize>> {
+pub fn plan_batches(n_tokens: &[u32], batch_tokens: usize) -> Vec<Vec<usize>> {
     let mut order: Vec<usize> = (0..n_tokens.len()).collect();
     order.sort_by_key(|row| Reverse(n_tokens[*row]));
     let mut rest = order.as_slice();
@@ -129,8 +151,8 @@ mod tests {
 
     #[test]
     fn batches_are_by_length_with_ties_in_order() {
-        assert_eq!(batches(&[3, 9, 3, 5, 40], 10), [vec![4], vec![1], vec![3, 0], vec![2]]);
-        assert!(batches(&[], 10).is_empty());
+        assert_eq!(plan_batches(&[3, 9, 3, 5, 40], 10), [vec![4], vec![1], vec![3, 0], vec![2]]);
+        assert!(plan_batches(&[], 10).is_empty());
     }
 
     proptest! {
@@ -144,11 +166,19 @@ mod tests {
         }
 
         #[test]
+        fn the_parts_of_a_part_are_its_shards(index in 0usize..4, of in 1usize..5, shard in 0usize..99) {
+            let parts = NonZeroUsize::new(of).unwrap();
+            let outer = part(index, 4);
+            let owners = (0..of).filter(|i| outer.nested(*i, parts).contains(shard)).count();
+            prop_assert_eq!(owners, usize::from(outer.contains(shard)));
+        }
+
+        #[test]
         fn a_batch_of_many_stays_within_its_tokens(
             n_tokens in prop::collection::vec(1u32..300, 0..60),
             batch_tokens in 1usize..1000,
         ) {
-            let batches = batches(&n_tokens, batch_tokens);
+            let batches = plan_batches(&n_tokens, batch_tokens);
             for batch in &batches {
                 let longest = batch.iter().map(|row| n_tokens[*row]).max().unwrap() as usize;
                 prop_assert!(batch.len() == 1 || batch.len() * longest <= batch_tokens);

@@ -44,11 +44,7 @@ impl Decoder {
         let rope = Rope::new(&self.config, token_ids.size()[1], &self.embeddings);
         (0..self.layers.len()).fold(self.embed(token_ids), |hidden, layer| {
             self.layer(layer, &hidden, &Sites::All(&rope), &mut |module, x| {
-                let out = self.linear(layer, module).forward(x);
-                match lora.update(layer, module, x) {
-                    Some(update) => out + update,
-                    None => out,
-                }
+                lora.adapted(self.linear(layer, module).forward(x), layer, module, x)
             })
         })
     }

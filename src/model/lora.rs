@@ -19,17 +19,23 @@ pub(crate) struct LoraLeaves {
 }
 
 impl LoraLeaves {
-    /// What the adapter adds to the output of `module` in layer number `layer`
-    /// for the input `x`, `[n_examples, n_inputs, d_in]`.
-    pub(crate) fn update(&self, layer: usize, module: LinearModule, x: &Tensor) -> Option<Tensor> {
-        let a = self.first(layer, module)?;
+    /// The output `out` of `module` in layer number `layer` for the input `x`,
+    /// `[n_examples, n_inputs, d_in]`, with what the adapter adds to it.
+    pub(crate) fn adapted(
+        &self,
+        out: Tensor,
+        layer: usize,
+        module: LinearModule,
+        x: &Tensor,
+    ) -> Tensor {
+        let Some(a) = self.first(layer, module) else { return out };
         let [a, b] = [a, a + 1].map(|at| self.leaves[at].to_kind(x.kind()).transpose(-1, -2));
         let inner = if self.dropout > 0.0 {
             x.dropout(self.dropout, true).matmul(&a)
         } else {
             x.matmul(&a)
         };
-        Some((inner * self.scale).matmul(&b))
+        out + (inner * self.scale).matmul(&b)
     }
 
     /// Where A of a module stands in the parameter layout, B behind it; `None`

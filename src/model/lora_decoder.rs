@@ -2,19 +2,20 @@
 
 use std::path::Path;
 
-use safetensors::Dtype as FileDtype;
 use tch::{Kind, TchError, Tensor};
 
 use super::config::ConfigError;
-use super::decoder::{Decoder, Layer, Linear};
+use super::decoder::{Decoder, Linear};
+use super::load::{Weights, device, kind, set_threads};
 use super::lora::LoraLeaves;
 use super::modules::{LinearModule, LoraError, lora_modules};
-use super::weights::{WeightFiles, WeightsError, WeightsErrorKind};
-use super::{DecoderConfig, dim};
+use super::weights::{WeightFiles, WeightsError};
+use super::{DecoderConfig, memory, shape};
 use crate::checkpoint::LoraSettings;
-use crate::compute::{ComputeSettings, Device, Dtype};
+use crate::compute::ComputeSettings;
 use crate::gradient::layout::{Param, ParamLayout};
 use crate::pool::ExampleId;
+use crate::seed::Seed;
 
 /// Why a model cannot be loaded or cannot compute.
 #[derive(Debug, thiserror::Error)]
@@ -30,8 +31,13 @@ pub enum ModelError {
     #[error(transparent)]
     Lora(#[from] LoraError),
     /// The device is not there.
-    #[error("no CUDA device number {0} that libtorch can use")]
-    NoDevice(usize),
+    #[error("no CUDA device number {number}: {reason}")]
+    NoDevice {
+        /// Its number.
+        number: usize,
+        /// What is missing.
+        reason: String,
+    },
     /// A token that the model does not know: another model's tokenizer.
     #[error("example {id} has token {token_id}, the model knows {vocab_size} tokens")]
     Token {
@@ -42,7 +48,10 @@ pub enum ModelError {
         /// Number of tokens the model knows.
         vocab_size: usize,
     },
-    /// libtorch gave up, out of memory for one.
+    /// The device's memory is too small.
+    #[error("too little memory: {0}")]
+    OutOfMemory(String),
+    /// libtorch gave up.
     #[error("libtorch failed")]
     Torch(#[from] TchError),
 }
@@ -60,6 +69,8 @@ pub struct LoraDecoder {
     /// module that has one, by layer, in f32. In bf16 most of an adapter would
     /// be rounded away, so there are none.
     merged: Vec<Linear>,
+    /// Whether activations are computed again for the backward pass.
+    pub(crate) recompute: bool,
 }
 
 impl LoraDecoder {
@@ -80,18 +91,46 @@ impl LoraDecoder {
         compute: &ComputeSettings,
     ) -> Result<Self, ModelError> {
         let config = DecoderConfig::read(model_dir)?;
+        let weights = Weights::Files(WeightFiles::open(model_dir, &config)?);
+        Self::assemble(model_dir, config, &weights, lora, compute)
+    }
+
+    /// A model as `config.json` in `model_dir` describes it, with random
+    /// weights: of the speed and size of the real one.
+    ///
+    /// # Errors
+    ///
+    /// As [`load`](Self::load), but for the weights.
+    pub fn random(
+        model_dir: &Path,
+        seed: Seed,
+        lora: &LoraSettings,
+        compute: &ComputeSettings,
+    ) -> Result<Self, ModelError> {
+        let config = DecoderConfig::read(model_dir)?;
+        let weights = Weights::Random(seed, config.weights().into_iter().collect());
+        Self::assemble(model_dir, config, &weights, lora, compute)
+    }
+
+    fn assemble(
+        model_dir: &Path,
+        config: DecoderConfig,
+        weights: &Weights,
+        lora: &LoraSettings,
+        compute: &ComputeSettings,
+    ) -> Result<Self, ModelError> {
         let layout = config.lora_layout(lora)?;
         let modules = lora_modules(lora)?;
-        let files = WeightFiles::open(model_dir, &config)?;
         set_threads(compute);
         let device = device(compute.device)?;
-        let target = Target { files: &files, kind: kind(compute), device };
-        let decoder = target.decoder(config)?;
+        let decoder = memory::guarded(|| weights.decoder(config, kind(compute), device))?;
         let name = model_dir.display().to_string();
         let scale = lora.alpha / lora.rank as f64;
         let adapter = LoraLeaves { modules, leaves: Vec::new(), scale, dropout: 0.0 };
         let lora = lora.clone();
-        let mut model = Self { name, decoder, layout, lora, adapter, merged: Vec::new() };
+        let recompute = compute.recompute;
+        let mut model =
+            Self { name, decoder, layout, lora, adapter, merged: Vec::new(), recompute };
         model.set_adapter(&vec![0.0; model.layout.grad_dim()]);
         Ok(model)
     }
@@ -155,10 +194,7 @@ impl LoraDecoder {
             return merged.forward(x);
         }
         let out = self.decoder.linear(layer, module).forward(x);
-        match self.adapter.update(layer, module, x) {
-            Some(update) => out + update,
-            None => out,
-        }
+        self.adapter.adapted(out, layer, module, x)
     }
 
     /// The logits behind every token, one `[vocab_size]` row a token.
@@ -207,94 +243,13 @@ impl LoraDecoder {
     }
 }
 
-pub(super) fn set_threads(compute: &ComputeSettings) {
-    let threads = compute.threads.or_else(|| std::thread::available_parallelism().ok());
-    if let Some(threads) = threads.and_then(|threads| i32::try_from(threads.get()).ok()) {
-        tch::set_num_threads(threads);
-    }
-}
-
-pub(super) fn device(device: Device) -> Result<tch::Device, ModelError> {
-    match device {
-        Device::Cpu => Ok(tch::Device::Cpu),
-        Device::Auto => Ok(tch::Device::cuda_if_available()),
-        Device::Cuda(number) if dim(number) < tch::Cuda::device_count() => {
-            Ok(tch::Device::Cuda(number))
-        }
-        Device::Cuda(number) => Err(ModelError::NoDevice(number)),
-    }
-}
-
-pub(super) fn kind(compute: &ComputeSettings) -> Kind {
-    match compute.precision() {
-        Dtype::Bf16 => Kind::BFloat16,
-        Dtype::F32 | Dtype::Auto => Kind::Float,
-    }
-}
-
-fn shape(shape: &[usize]) -> Vec<i64> {
-    shape.iter().map(|&n| dim(n)).collect()
-}
-
-/// Where weights go, and as what.
-struct Target<'a> {
-    files: &'a WeightFiles,
-    kind: Kind,
-    device: tch::Device,
-}
-
-impl Target<'_> {
-    fn decoder(&self, config: DecoderConfig) -> Result<Decoder, ModelError> {
-        let embeddings = self.tensor("model.embed_tokens.weight")?;
-        let lm_head = if config.tied_embeddings {
-            embeddings.shallow_clone()
-        } else {
-            self.tensor("lm_head.weight")?
-        };
-        let layers = (0..config.n_layers)
-            .map(|layer| self.layer(&config, layer))
-            .collect::<Result<_, _>>()?;
-        let norm = self.tensor("model.norm.weight")?;
-        Ok(Decoder { config, embeddings, layers, norm, lm_head })
-    }
-
-    fn layer(&self, config: &DecoderConfig, layer: usize) -> Result<Layer, ModelError> {
-        let norm = |name| self.tensor(&format!("model.layers.{layer}.{name}.weight"));
-        let linear = |module: LinearModule| -> Result<Linear, ModelError> {
-            let path = module.path(layer);
-            let bias = config.has_bias(module).then(|| self.tensor(&format!("{path}.bias")));
-            Ok(Linear { weight: self.tensor(&format!("{path}.weight"))?, bias: bias.transpose()? })
-        };
-        Ok(Layer {
-            input_norm: norm("input_layernorm")?,
-            post_attention_norm: norm("post_attention_layernorm")?,
-            linears: LinearModule::ALL.into_iter().map(linear).collect::<Result<_, _>>()?,
-        })
-    }
-
-    /// The weight called `name`, its values finite.
-    fn tensor(&self, name: &str) -> Result<Tensor, ModelError> {
-        let (view, path) = self.files.tensor(name);
-        let kind = match view.dtype() {
-            FileDtype::F16 => Kind::Half,
-            FileDtype::BF16 => Kind::BFloat16,
-            _ => Kind::Float,
-        };
-        let tensor = Tensor::f_from_data_size(view.data(), &shape(view.shape()), kind)?;
-        if tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
-            let kind = WeightsErrorKind::NotFinite(name.to_owned());
-            return Err(WeightsError { path: path.to_owned(), kind }.into());
-        }
-        Ok(tensor.f_to_device(self.device)?.f_to_kind(self.kind)?)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::num::NonZeroUsize;
     use std::path::PathBuf;
 
     use super::*;
+    use crate::compute::{Device, Dtype};
     use crate::tensor_file::{TensorFile, serialize, to_f32};
 
     fn fixture() -> PathBuf {
@@ -305,7 +260,7 @@ mod tests {
         let targets = vec!["q_proj".to_owned()];
         let lora = LoraSettings { rank: 2, alpha: 4.0, dropout: 0.0, targets };
         let threads = Some(NonZeroUsize::MIN);
-        let compute = ComputeSettings { device, dtype: Dtype::F32, threads, batch_tokens: 1 };
+        let compute = ComputeSettings { device, threads, ..ComputeSettings::cpu(Dtype::F32) };
         LoraDecoder::load(dir, &lora, &compute)
     }
 
@@ -338,7 +293,8 @@ mod tests {
     #[test]
     fn a_device_that_is_not_there_is_named() {
         let error = load(&fixture(), Device::Cuda(64)).err().unwrap();
-        insta::assert_snapshot!(error, @"no CUDA device number 64 that libtorch can use");
+        // Behind it is what the machine lacks.
+        assert!(error.to_string().starts_with("no CUDA device number 64: "), "{error}");
     }
 
     #[test]

@@ -11,7 +11,8 @@
 //!
 //! What a model *computes* needs the `torch` feature: `decoder` is the forward
 //! pass, `attention` its positions, `lora` its adapters, `batch` what goes in,
-//! `LoraDecoder` all of it loaded on a device.
+//! `load` where weights come from, `cuda` how its library is found, `LoraDecoder`
+//! all of it on a device.
 
 #[cfg(feature = "torch")]
 pub(crate) mod attention;
@@ -19,11 +20,17 @@ pub(crate) mod attention;
 pub(crate) mod batch;
 pub mod config;
 #[cfg(feature = "torch")]
+mod cuda;
+#[cfg(feature = "torch")]
 pub(crate) mod decoder;
+#[cfg(feature = "torch")]
+mod load;
 #[cfg(feature = "torch")]
 pub(crate) mod lora;
 #[cfg(feature = "torch")]
 mod lora_decoder;
+#[cfg(feature = "torch")]
+pub(crate) mod memory;
 pub mod modules;
 #[cfg(feature = "torch")]
 pub mod probe;
@@ -50,4 +57,10 @@ pub(crate) fn flat(tensors: &[tch::Tensor]) -> Vec<f32> {
 #[cfg(feature = "torch")]
 pub(crate) fn dim(n: usize) -> i64 {
     i64::try_from(n).expect("no allocation is that large")
+}
+
+/// Sizes as libtorch counts them.
+#[cfg(feature = "torch")]
+fn shape(sizes: &[usize]) -> Vec<i64> {
+    sizes.iter().map(|&n| dim(n)).collect()
 }

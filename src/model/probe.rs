@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tch::{Device, Kind, Tensor};
 
-use super::lora_decoder::{device, kind, set_threads};
+use super::load::{device, kind, set_threads};
 use crate::compute::ComputeSettings;
 
 /// Facts for `doctor` and `plan`.
@@ -45,9 +45,10 @@ pub fn probe(compute: &ComputeSettings) -> Facts {
 
 /// Products of square matrices for a quarter of a second, the first not counted.
 fn gflops(kind: Kind, device: Device) -> f64 {
-    const SIZE: i64 = 1024;
     const LIMIT: Duration = Duration::from_millis(250);
-    let a = Tensor::ones([SIZE, SIZE], (kind, device));
+    // Enough to keep each busy.
+    let size = if device.is_cuda() { 8192 } else { 1024 };
+    let a = Tensor::ones([size, size], (kind, device));
     // Reading a number waits for the device.
     let multiply = || a.matmul(&a).double_value(&[0, 0]);
     multiply();
@@ -57,7 +58,7 @@ fn gflops(kind: Kind, device: Device) -> f64 {
         multiply();
         n_products += 1;
     }
-    2e-9 * (SIZE as f64).powi(3) * f64::from(n_products) / start.elapsed().as_secs_f64()
+    2e-9 * (size as f64).powi(3) * f64::from(n_products) / start.elapsed().as_secs_f64()
 }
 
 /// libtorch has no call that tells its version; the file beside it does.
@@ -69,7 +70,7 @@ fn libtorch() -> String {
 }
 
 /// Where the system's loader found libtorch (Linux).
-fn loaded_library() -> Option<PathBuf> {
+pub(super) fn loaded_library() -> Option<PathBuf> {
     let maps = fs_err::read_to_string("/proc/self/maps").ok()?;
     let line = maps.lines().find(|line| line.ends_with("/libtorch_cpu.so"))?;
     Path::new(&line[line.find('/')?..]).canonicalize().ok()
@@ -92,9 +93,7 @@ mod tests {
 
     #[test]
     fn this_libtorch_is_named_and_measured() {
-        let device = crate::compute::Device::Cpu;
-        let compute = ComputeSettings { device, dtype: Dtype::F32, threads: None, batch_tokens: 1 };
-        let facts = probe(&compute);
+        let facts = probe(&ComputeSettings::cpu(Dtype::F32));
         assert!(facts.libtorch.starts_with("2.11.0"), "{}", facts.libtorch);
         assert!(facts.gflops_f32 > 0.0 && facts.gflops_bf16 > 0.0);
         assert!(facts.gflops.to_bits() == facts.gflops_f32.to_bits());

@@ -164,7 +164,8 @@ pub fn gradient_fingerprint(
         }
     }
     let dtype = inputs.settings.get("dtype");
-    let text = json!([inputs.code_version, dtype, model, adapter]).to_string();
+    let random = inputs.settings.get("random-weights");
+    let text = json!([inputs.code_version, dtype, random, model, adapter]).to_string();
     Ok(blake3::hash(text.as_bytes()).to_hex()[..32].to_owned())
 }
 
@@ -187,7 +188,8 @@ fn settings_of(stage: Stage, config: &Config) -> Value {
     // decides which stages it changes.
     let Config {
         model: _, // by its files' checksums
-        ingest,   // sources by their files' checksums
+        random_weights,
+        ingest, // sources by their files' checksums
         checkpoints,
         warmup,
         lora,
@@ -199,6 +201,8 @@ fn settings_of(stage: Stage, config: &Config) -> Value {
         budget,
         schema,
         compute,
+        devices: _,
+        device_memory: _,
         seed,
         raw: _,
         origins: _,
@@ -211,10 +215,12 @@ fn settings_of(stage: Stage, config: &Config) -> Value {
             "columns": ingest.columns, "max-tokens": ingest.max_tokens, "max-rejects": ingest.max_rejects,
         }),
         Stage::Warmup if checkpoints.is_some() => json!({}),
-        Stage::Warmup => json!({ "warmup": warmup, "lora": lora, "dtype": dtype, "seed": seed }),
+        Stage::Warmup => json!({
+            "warmup": warmup, "lora": lora, "dtype": dtype, "seed": seed, "random-weights": random_weights,
+        }),
         Stage::Gradients => json!({
             "gradient": config.stored_kinds(), "projection": projection, "store-dtype": store_dtype,
-            "shard-rows": shard_rows, "dtype": dtype, "seed": seed,
+            "shard-rows": shard_rows, "dtype": dtype, "seed": seed, "random-weights": random_weights,
         }),
         Stage::Index | Stage::Report => json!({}),
         Stage::Score => json!({ "gradient": config.scoring_kind(), "aggregation": aggregation }),

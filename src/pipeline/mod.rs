@@ -11,6 +11,7 @@ pub mod state;
 #[cfg(feature = "torch")]
 pub mod torch;
 pub mod worker;
+mod workers;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -203,7 +204,7 @@ impl Run<'_> {
                 return Ok(());
             };
             let start = Instant::now();
-            let n_missing = stages::gradient_shards(run, part)?;
+            let n_missing = workers::gradient_shards(run, part)?;
             if n_missing > 0 {
                 return Ok(());
             }
@@ -251,7 +252,9 @@ impl Run<'_> {
     fn check_model(&self) -> Result<(), PipelineError> {
         let model = DecoderConfig::read(&self.config.model)?;
         model.lora_layout(&self.config.lora)?;
-        WeightFiles::open(&self.config.model, &model)?;
+        if self.config.random_weights.is_none() {
+            WeightFiles::open(&self.config.model, &model)?;
+        }
         Ok(())
     }
 

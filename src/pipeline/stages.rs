@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::fingerprint::StageInputs;
 use super::manifest::Manifest;
-use super::{PipelineError, Run, worker};
+use super::{PipelineError, Run, worker, workers};
 use crate::checkpoint::Checkpoint;
 use crate::config::layers::to_map;
 use crate::gradient::shard_plan::Part;
@@ -71,17 +71,8 @@ fn warm_up(run: &Run<'_>) -> Result<Output, PipelineError> {
 }
 
 fn gradients(run: &Run<'_>) -> Result<Output, PipelineError> {
-    gradient_shards(run, Part::WHOLE)?;
+    workers::gradient_shards(run, Part::WHOLE)?;
     all_shards(run)
-}
-
-/// Computes the shards of `part` in a worker process; returns how many shards
-/// of the whole are still missing.
-pub(super) fn gradient_shards(run: &Run<'_>, part: Part) -> Result<u64, PipelineError> {
-    let dir = run.dir.root().display().to_string();
-    let task = ["gradients", "--run", &dir, "--shard", &part.to_string()];
-    let answer = worker::run(run.config, &task, run.observer)?;
-    Ok(answer["missing-shards"].as_u64().unwrap_or(u64::MAX))
 }
 
 /// The stage's output, if every shard of every store is committed.

@@ -1,24 +1,28 @@
 //! What the worker process does with a run: the stages that need the model.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde_json::{Value, json};
 
 use super::checksums::Checksums;
 use super::fingerprint::{gradient_fingerprint, inputs_of};
 use super::manifest::Manifest;
 use super::{PipelineError, checkpoints_dir};
-use crate::checkpoint::{Checkpoint, CheckpointError, checkpoints_in};
+use crate::checkpoint::{Checkpoint, CheckpointError, LoraSettings, checkpoints_in};
 use crate::compute::Dtype;
 use crate::config::Config;
-use crate::gradient::collect::{CollectError, CollectSettings, collect};
+use crate::gradient::collect::{CollectError, CollectSettings, MissingShard};
+use crate::gradient::collect_lora;
 use crate::gradient::direction::{GradientKind, Moments};
 use crate::gradient::independence::independence;
 use crate::gradient::measure::Measure;
-use crate::gradient::shard_plan::Part;
+use crate::gradient::shard_plan::{Part, ShardPlan};
+use crate::gradient::speed::{Speed, speed};
 use crate::model::modules::LoraError;
 use crate::model::{LoraDecoder, ModelError};
 use crate::pool::PoolError;
 use crate::pool::table::ExampleTable;
-use crate::progress::Observer;
+use crate::progress::{Event, Observer};
 use crate::projection::{Projection, ProjectionError};
 use crate::run_dir::RunDir;
 use crate::stage::Stage;
@@ -48,7 +52,7 @@ pub enum TorchError {
     Checkpoint(#[from] CheckpointError),
     /// Gradients could not be computed or stored.
     #[error("the gradients could not be collected")]
-    Collect(#[source] Box<CollectError<ModelError>>),
+    Collect(#[from] Box<CollectError<ModelError>>),
     /// The examples cannot be read.
     #[error("the examples cannot be read")]
     Pool(#[from] PoolError),
@@ -63,12 +67,6 @@ pub enum TorchError {
     Io(#[from] std::io::Error),
 }
 
-impl From<CollectError<ModelError>> for TorchError {
-    fn from(err: CollectError<ModelError>) -> Self {
-        Self::Collect(Box::new(err))
-    }
-}
-
 /// Trains the warm-up of `run`; an epoch's checkpoint is there when it is whole.
 ///
 /// # Errors
@@ -76,7 +74,7 @@ impl From<CollectError<ModelError>> for TorchError {
 /// See [`TorchError`].
 pub fn warmup(config: &Config, run: &RunDir, observer: &dyn Observer) -> Result<Value, TorchError> {
     let pool = ExampleTable::open(&run.table(Split::Pool))?;
-    let mut model = LoraDecoder::load(&config.model, &config.lora, &config.compute)?;
+    let mut model = load(config, &config.lora)?;
     let summary = warmup::train(
         &mut model,
         &pool,
@@ -105,15 +103,67 @@ pub fn gradients(
     let mut checksums = Checksums::open(run.checksums());
     let inputs = inputs_of(Stage::Gradients, config, &manifest, &mut checksums)?;
     let checkpoints = checkpoints_in(&checkpoints_dir(config, run))?;
-    let mut collector = Collector::new(config, run, part, observer, &checkpoints[0])?;
+    let mut collector = Collector::new(config, run, part, &checkpoints[0])?;
     // Before the first takes its time: the last must fit, too.
     checkpoints.iter().try_for_each(|checkpoint| collector.read(checkpoint).map(drop))?;
-    let mut n_missing = 0;
+    let mut missing = Vec::new();
+    let progress = StageProgress::new(observer, collector.n_rows() * checkpoints.len());
     for checkpoint in &checkpoints {
         let gradient = gradient_fingerprint(&inputs, checkpoint, &mut checksums)?;
-        n_missing += collector.collect(checkpoint, &gradient)?;
+        missing.extend(collector.collect(checkpoint, &gradient, &progress)?);
     }
+    // Looked at once more: others have worked on while this worker did.
+    let n_missing = missing.iter().filter(|shard| !shard.is_committed()).count();
     Ok(json!({ "missing-shards": n_missing }))
+}
+
+/// The model, with the weights that the settings ask for.
+fn load(config: &Config, lora: &LoraSettings) -> Result<LoraDecoder, ModelError> {
+    match config.random_weights {
+        Some(seed) => LoraDecoder::random(&config.model, seed, lora, &config.compute),
+        None => LoraDecoder::load(&config.model, lora, &config.compute),
+    }
+}
+
+/// The progress of one collection after another, as that of one stage.
+struct StageProgress<'a> {
+    observer: &'a dyn Observer,
+    n_rows: u64,
+    /// Rows of the collections before the one at work.
+    n_before: AtomicU64,
+}
+
+impl<'a> StageProgress<'a> {
+    fn new(observer: &'a dyn Observer, n_rows: usize) -> Self {
+        Self { observer, n_rows: n_rows as u64, n_before: AtomicU64::new(0) }
+    }
+}
+
+impl Observer for StageProgress<'_> {
+    fn notify(&self, event: Event) {
+        self.observer.notify(match event {
+            Event::Progress { stage, what, done, total: _, unit } => {
+                let done = done + self.n_before.load(Ordering::Relaxed);
+                Event::Progress { stage, what, done, total: self.n_rows, unit }
+            }
+            event => event,
+        });
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.observer.is_interrupted()
+    }
+}
+
+/// Times the model's gradients beside matrix products.
+///
+/// # Errors
+///
+/// If the model cannot be loaded or fails.
+pub fn gradient_speed(config: &Config, row_tokens: usize) -> Result<Speed, TorchError> {
+    let mut model = load(config, &config.lora)?;
+    model.set_adapter(&warmup::initial_adapter(model.layout(), config.seed));
+    Ok(speed(&mut model, &config.compute, row_tokens)?)
 }
 
 /// Compares gradients of examples alone and in a batch, on the real model.
@@ -122,7 +172,7 @@ pub fn gradients(
 ///
 /// If the model cannot be loaded or fails.
 pub fn check_batches(config: &Config) -> Result<Value, TorchError> {
-    let mut model = LoraDecoder::load(&config.model, &config.lora, &config.compute)?;
+    let mut model = load(config, &config.lora)?;
     model.set_adapter(&warmup::initial_adapter(model.layout(), config.seed));
     let vocab_size = model.config().vocab_size;
     let found = independence(&mut model, vocab_size)?;
@@ -143,7 +193,6 @@ struct Collector<'a> {
     config: &'a Config,
     run: &'a RunDir,
     part: Part,
-    observer: &'a dyn Observer,
     model: LoraDecoder,
     tables: [(Split, ExampleTable); 2],
 }
@@ -153,12 +202,10 @@ impl<'a> Collector<'a> {
         config: &'a Config,
         run: &'a RunDir,
         part: Part,
-        observer: &'a dyn Observer,
         checkpoint: &Checkpoint,
     ) -> Result<Self, TorchError> {
         // The adapter's own shape, which is not ours if it was trained elsewhere.
-        let model = LoraDecoder::load(&config.model, checkpoint.lora(), &config.compute);
-        let model = model.map_err(|err| match err {
+        let model = load(config, checkpoint.lora()).map_err(|err| match err {
             ModelError::Lora(source) => {
                 TorchError::OtherModules { checkpoint: checkpoint.label().to_owned(), source }
             }
@@ -167,12 +214,25 @@ impl<'a> Collector<'a> {
         let table = |split| ExampleTable::open(&run.table(split)).map(|table| (split, table));
         // The target first: it is small, and what is wrong with it is wrong early.
         let tables = [table(Split::Target)?, table(Split::Pool)?];
-        Ok(Self { config, run, part, observer, model, tables })
+        Ok(Self { config, run, part, model, tables })
     }
 
-    /// Collects both tables; returns how many shards other workers still owe.
-    fn collect(&mut self, checkpoint: &Checkpoint, gradient: &str) -> Result<usize, TorchError> {
-        let mut n_missing = 0;
+    /// Rows of this part in both tables.
+    fn n_rows(&self) -> usize {
+        let n_rows = |table: &ExampleTable| {
+            ShardPlan::new(table.rows().len(), self.config.shard_rows).n_rows(self.part)
+        };
+        self.tables.iter().map(|(_, table)| n_rows(table)).sum()
+    }
+
+    /// Collects both tables; returns the shards that other workers still owe.
+    fn collect(
+        &mut self,
+        checkpoint: &Checkpoint,
+        gradient: &str,
+        progress: &StageProgress<'_>,
+    ) -> Result<Vec<MissingShard>, TorchError> {
+        let mut missing = Vec::new();
         let config = self.config;
         let (adapter, moments) = self.read(checkpoint)?;
         let layout = self.model.layout().clone();
@@ -203,10 +263,11 @@ impl<'a> Collector<'a> {
             let measure = Measure { kinds, moments: moments.as_ref(), projection: &projection };
             let dir = self.run.store(checkpoint.label(), *split);
             let collected =
-                collect(&mut self.model, table, measure, &dir, &settings, self.observer)?;
-            n_missing += collected.n_missing_shards;
+                collect_lora(&mut self.model, table, measure, &dir, &settings, progress)?;
+            progress.n_before.fetch_add(collected.n_rows as u64, Ordering::Relaxed);
+            missing.extend(collected.missing);
         }
-        Ok(n_missing)
+        Ok(missing)
     }
 
     /// The adapter, `[grad_dim]`, and the moments if a kind of gradient needs

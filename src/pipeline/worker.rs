@@ -88,6 +88,9 @@ fn last_words(stderr: &str) -> String {
 /// machine shared with another job made gradients 4.5 times slower.
 const WAIT_POLICY: &str = "OMP_WAIT_POLICY";
 
+/// Where libtorch's CUDA library reads how much memory it may take.
+const CUDA_MEMORY: &str = "PYTORCH_CUDA_ALLOC_CONF";
+
 /// Runs a task of `less-select-torch` with the settings `config`, passing its
 /// events on to `observer`, and returns its answer.
 ///
@@ -109,7 +112,8 @@ pub fn run(
     let mut settings =
         tempfile::Builder::new().prefix("less-select-").suffix(".toml").tempfile()?;
     settings.write_all(config.to_toml().as_bytes())?;
-    let mut child = attached(&program).args(task).arg("--config").arg(settings.path()).spawn()?;
+    let mut child =
+        attached(&program, config).args(task).arg("--config").arg(settings.path()).spawn()?;
     let finished = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let stderr = child.stderr.take().expect("it is piped");
@@ -129,11 +133,15 @@ pub fn run(
     })
 }
 
-/// The worker's command, all its streams pipes to this process.
-fn attached(program: &Path) -> Command {
+/// The worker's command, all its streams pipes to this process. What the user
+/// has in the environment wins.
+fn attached(program: &Path, config: &Config) -> Command {
     let mut command = Command::new(program);
-    if std::env::var_os(WAIT_POLICY).is_none() {
-        command.env(WAIT_POLICY, "passive");
+    let memory = format!("per_process_memory_fraction:{}", config.device_memory);
+    for (name, value) in [(WAIT_POLICY, "passive"), (CUDA_MEMORY, &memory)] {
+        if std::env::var_os(name).is_none() {
+            command.env(name, value);
+        }
     }
     command.arg("--attached");
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

@@ -58,6 +58,8 @@ use serde::{Deserialize, Serialize};
 use crate::gradient::layout::ParamLayout;
 use crate::seed::Seed;
 use rademacher::Rademacher;
+#[cfg(feature = "torch")]
+pub(crate) use sjlt::SignedBuckets;
 use sjlt::Sjlt;
 use srht::Srht;
 
@@ -187,6 +189,16 @@ impl Projection {
     /// mean something only where they agree.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
+    }
+
+    /// Bucket and sign of every coordinate of a parameter, where the projection
+    /// is `sjlt`.
+    #[cfg(feature = "torch")]
+    pub(crate) fn signed_buckets(&self, param_idx: usize) -> Option<SignedBuckets<'_>> {
+        match &self.matrix {
+            Matrix::Sjlt(sjlt) => Some(sjlt.signed_buckets(param_idx)),
+            Matrix::Srht(_) | Matrix::Rademacher(_) | Matrix::None => None,
+        }
     }
 
     /// Adds one parameter's part of the projection of several vectors to `rows`.

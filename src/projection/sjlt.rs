@@ -30,6 +30,11 @@ impl Sjlt {
         Self { words, shift: 32 - proj_dim.ilog2() }
     }
 
+    #[cfg(feature = "torch")]
+    pub(super) fn signed_buckets(&self, param_idx: usize) -> SignedBuckets<'_> {
+        SignedBuckets { words: &self.words[param_idx], shift: self.shift }
+    }
+
     /// Adds the coordinates `range` of a parameter to one row.
     pub(super) fn add(
         &self,
@@ -50,6 +55,27 @@ impl Sjlt {
         for (word, value) in last_words.iter().zip(last_values) {
             row[(word >> self.shift) as usize] += signed(*value, *word);
         }
+    }
+}
+
+/// Where each coordinate of a parameter goes.
+#[cfg(feature = "torch")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SignedBuckets<'a> {
+    words: &'a [u32],
+    shift: u32,
+}
+
+#[cfg(feature = "torch")]
+impl SignedBuckets<'_> {
+    /// Number of coordinates.
+    pub(crate) fn len(&self) -> usize {
+        self.words.len()
+    }
+
+    /// Output and sign, ±1, of every coordinate.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (usize, f32)> + '_ {
+        self.words.iter().map(|word| ((word >> self.shift) as usize, signed(1.0, *word)))
     }
 }
 

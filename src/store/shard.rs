@@ -166,6 +166,23 @@ fn unit_rows(header: &StoreHeader, unit: Vec<f32>) -> Result<FixedSizeListArray,
     lists(values, header.proj_dim)
 }
 
+/// How many of the shards for which `is_wanted` are committed in `dir`, going
+/// by their markers' names.
+///
+/// # Errors
+///
+/// If the folder cannot be read.
+pub fn n_committed(dir: &Path, is_wanted: impl Fn(usize) -> bool) -> std::io::Result<usize> {
+    let mut n = 0;
+    for entry in fs_err::read_dir(dir)? {
+        let name = entry?.file_name();
+        let number =
+            name.to_str().and_then(|name| name.strip_prefix("shard-")?.strip_suffix(".json"));
+        n += usize::from(number.and_then(|number| number.parse().ok()).is_some_and(&is_wanted));
+    }
+    Ok(n)
+}
+
 /// What shard number `shard` of the store in `dir` was made from, going by its
 /// marker alone; `None` if it is not committed.
 pub fn committed_fingerprint(dir: &Path, shard: usize) -> Option<String> {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::training_step::Trainer;
 use super::*;
 use crate::checkpoint::{Checkpoint, LoraSettings, checkpoints_in};
-use crate::compute::{ComputeSettings, Device, Dtype};
+use crate::compute::{ComputeSettings, Dtype};
 use crate::gradient::collect::ExampleSource;
 use crate::gradient::direction::Moments;
 use crate::model::{LoraDecoder, flat};
@@ -71,8 +71,7 @@ impl ExampleSource for Pool {
 fn tiny_llama(lora: &LoraSettings) -> LoraDecoder {
     // One thread: the model is small, and tests run side by side.
     let threads = Some(NonZeroUsize::MIN);
-    let compute =
-        ComputeSettings { device: Device::Cpu, dtype: Dtype::F32, threads, batch_tokens: 1 };
+    let compute = ComputeSettings { threads, ..ComputeSettings::cpu(Dtype::F32) };
     LoraDecoder::load(&tests_dir().join("fixtures/tiny-llama"), lora, &compute).unwrap()
 }
 

@@ -6,7 +6,7 @@ use super::WarmupSettings;
 use super::adamw::{AdamW, clip};
 use super::train::WarmupError;
 use crate::gradient::direction::Moments;
-use crate::gradient::shard_plan::batches;
+use crate::gradient::shard_plan::plan_batches;
 use crate::model::batch::Batch;
 use crate::model::lora::LoraLeaves;
 use crate::model::{LoraDecoder, flat};
@@ -82,7 +82,7 @@ impl<'a> Trainer<'a> {
         let lengths: Vec<u32> = rows.iter().map(|row| row.token_ids.len() as u32).collect();
         let mut gradients: Vec<Tensor> = self.lora.leaves.iter().map(Tensor::zeros_like).collect();
         let mut loss = 0.0;
-        for positions in batches(&lengths, self.batch_tokens) {
+        for positions in plan_batches(&lengths, self.batch_tokens) {
             let rows: Vec<&Example> = positions.iter().map(|&position| rows[position]).collect();
             let part = self.add_gradients(&rows, n_supervised, &mut gradients)?;
             let bad = rows.iter().zip(&part).filter(|(_, loss)| !loss.is_finite());

@@ -199,6 +199,43 @@ fn a_failing_backward_pass_names_the_rows() {
 }
 
 #[test]
+fn too_little_memory_halves_the_batches_and_changes_no_byte() {
+    let table = toy::pool(40, 10);
+    let setup = Setup { batch_tokens: 300, ..Setup::default() };
+    let whole = collected(&setup, &table);
+    let dir = tempfile::tempdir().unwrap();
+    let (mut narrow, observer) = (Narrow::new(3), Recorder::default());
+    setup.collect_with(&mut narrow, &table, Split::Pool, 1, dir.path(), &observer).unwrap();
+    assert!(files(dir.path()) == whole);
+    let events = observer.events.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let warnings: Vec<&String> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Warning { message } => Some(message),
+            _ => None,
+        })
+        .collect();
+    // 16 rows, 8, 4 and then what fits.
+    insta::assert_snapshot!(warnings[0], @"too little memory for 15 rows of up to 19 tokens at once; going on with batches of at most 152 tokens (`batch-tokens` sets this from the start)");
+    assert!(warnings.len() <= 4, "it learns: {warnings:?}");
+}
+
+#[test]
+fn a_row_that_alone_does_not_fit_is_an_error() {
+    let table = toy::pool(20, 11);
+    let dir = tempfile::tempdir().unwrap();
+    let failed = Setup::default().collect_with(
+        &mut Narrow::new(0),
+        &table,
+        Split::Pool,
+        1,
+        dir.path(),
+        &Silent,
+    );
+    assert!(matches!(failed, Err(CollectError::Backward { source: TooManyRows, .. })));
+}
+
+#[test]
 fn a_kind_that_needs_moments_is_refused_without_them() {
     let setup = Setup::default();
     let projection = setup.projection(1, toy::model(1).layout());
@@ -310,6 +347,45 @@ impl PerExampleGradients for Faulty {
             }
         }
         Ok(losses)
+    }
+}
+
+/// The closed-form model with memory for so many rows.
+struct Narrow {
+    model: LinearModel,
+    n_rows: usize,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("too many rows")]
+struct TooManyRows;
+
+impl Narrow {
+    fn new(n_rows: usize) -> Self {
+        Self { model: toy::model(1), n_rows }
+    }
+}
+
+impl PerExampleGradients for Narrow {
+    type Error = TooManyRows;
+
+    fn layout(&self) -> &ParamLayout {
+        self.model.layout()
+    }
+
+    fn backward(
+        &mut self,
+        batch: &[&Example],
+        sink: &mut dyn FnMut(usize, &[f32]),
+    ) -> Result<Vec<ExampleLoss>, TooManyRows> {
+        if batch.len() > self.n_rows {
+            return Err(TooManyRows);
+        }
+        Ok(self.model.backward(batch, sink).unwrap())
+    }
+
+    fn is_out_of_memory(_err: &TooManyRows) -> bool {
+        true
     }
 }
 

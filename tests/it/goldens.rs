@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use less_select::checkpoint::LoraSettings;
-use less_select::compute::{ComputeSettings, Device, Dtype};
+use less_select::compute::{ComputeSettings, Dtype};
 use less_select::model::LoraDecoder;
 use less_select::pool::Example;
 use less_select::tensor_file::{TensorFile, to_f32};
@@ -63,6 +63,6 @@ pub(crate) fn load(
     dtype: Dtype,
     threads: Option<NonZeroUsize>,
 ) -> LoraDecoder {
-    let compute = ComputeSettings { device: Device::Cpu, dtype, threads, batch_tokens: 1 };
+    let compute = ComputeSettings { threads, ..ComputeSettings::cpu(dtype) };
     LoraDecoder::load(model_dir, lora, &compute).unwrap()
 }

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use crate::support::{TestRun, pool_row};
+use crate::whole_run::tiny_model;
 
 fn subset_of(run: &TestRun) -> std::path::PathBuf {
     let latest = fs_err::read_to_string(run.run_dir().join("latest")).unwrap();
@@ -41,6 +42,49 @@ fn two_runs_of_the_same_inputs_are_equal_to_the_byte() {
     assert_eq!(one.checksums("gradients"), other.checksums("gradients"));
     assert_eq!(one.checksums("checkpoints"), other.checksums("checkpoints"));
     assert_eq!(subset_of(&one).file_name(), subset_of(&other).file_name());
+}
+
+#[test]
+fn several_devices_make_the_bytes_of_one() {
+    let (one, several) = (TestRun::new(40), TestRun::new(40));
+    assert_eq!(one.run(&["--devices", "cpu"]).code, 0);
+    let said = several.run(&["--devices", "cpu,cpu,cpu"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert_eq!(one.checksums("gradients"), several.checksums("gradients"));
+    assert_eq!(subset_of(&one).file_name(), subset_of(&several).file_name());
+    // 40 pool rows and 3 of the target, twice.
+    let events = fs_err::read_to_string(several.run_dir().join("events.jsonl")).unwrap();
+    let end = r#""stage":"gradients","what":"pool, epoch-2","done":86,"total":86,"unit":"rows"}"#;
+    assert!(events.contains(end), "{events}");
+}
+
+#[test]
+fn a_device_that_is_not_there_stops_the_others() {
+    let run = TestRun::new(12);
+    assert_eq!(run.run(&["--devices", "cpu"]).code, 0);
+    let said = run.run(&["--devices", "cuda:63,cuda:64", "--shard-rows", "4"]);
+    assert_eq!(said.code, 2, "{}", said.stderr);
+    assert!(said.stderr.contains("no CUDA device number 6"), "{}", said.stderr);
+}
+
+#[test]
+fn random_weights_need_no_weights() {
+    let run = TestRun::new(12);
+    fs_err::create_dir(run.path("model")).unwrap();
+    for entry in fs_err::read_dir(tiny_model()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension != "safetensors") {
+            fs_err::copy(&path, run.path("model").join(path.file_name().unwrap())).unwrap();
+        }
+    }
+    let said = run.run(&["--model", "model"]);
+    assert_eq!(said.code, 65, "{}", said.stderr);
+    let said = run.run(&["--model", "model", "--random-weights", "1"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let first = run.checksums("gradients");
+    let said = run.run(&["--model", "model", "--random-weights", "2"]);
+    assert!(said.stderr.contains("random-weights changed from 1 to 2"), "{}", said.stderr);
+    assert_ne!(run.checksums("gradients"), first);
 }
 
 #[test]

@@ -35,9 +35,27 @@ impl Desk {
             let program = self.program();
             let pid = match receiver {
                 Receiver::Program => program,
-                Receiver::Worker => child_of(program),
+                Receiver::Worker => child_of(program).unwrap(),
             };
             Command::new("sh").args(["-c", &format!("kill -s {signal} {pid}")]).unwrap();
+            run.join().unwrap()
+        })
+    }
+
+    /// Runs everything, and after the first shard kills every worker that comes.
+    fn run_killing_every_worker_at_its_start(&self) -> Said {
+        std::thread::scope(|scope| {
+            let run = scope.spawn(|| self.run(&[]));
+            let first = self.path("run/gradients/epoch-1/pool/shard-00000.json");
+            wait_until(|| first.exists() || run.is_finished());
+            let program = self.program();
+            while !run.is_finished() {
+                if let Some(worker) = child_of(program) {
+                    // It may have ended by itself.
+                    let _ =
+                        Command::new("sh").args(["-c", &format!("kill -s KILL {worker}")]).output();
+                }
+            }
             run.join().unwrap()
         })
     }
@@ -63,7 +81,7 @@ impl Desk {
 }
 
 /// The process whose parent is `program`, from the kernel's list.
-fn child_of(program: u32) -> u32 {
+fn child_of(program: u32) -> Option<u32> {
     let parent_of = |pid: u32| -> Option<u32> {
         let stat = fs_err::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         let (_, facts) = stat.rsplit_once(')')?;
@@ -71,7 +89,7 @@ fn child_of(program: u32) -> u32 {
     };
     let names = fs_err::read_dir("/proc").unwrap().map(|entry| entry.unwrap().file_name());
     let mut pids = names.filter_map(|name| name.to_str()?.parse().ok());
-    pids.find(|&pid| parent_of(pid) == Some(program)).unwrap()
+    pids.find(|&pid| parent_of(pid) == Some(program))
 }
 
 fn wait_until(is_true: impl Fn() -> bool) {
@@ -83,22 +101,26 @@ fn wait_until(is_true: impl Fn() -> bool) {
 }
 
 #[test]
-fn a_killed_worker_is_told_and_the_same_command_continues() {
-    let desk = Desk::with_rows(N_ROWS);
-    let said = desk.run_until_signal("KILL", &Receiver::Worker);
-    insta::assert_snapshot!(error(&said, 75), @r"
-    error: the worker process died (signal: 9 (SIGKILL))
-    hint: if the system ran out of memory, lower --batch-tokens; the same command continues where this one ended
-    ");
-    desk.continues();
+fn a_killed_worker_is_told_of_and_started_again() {
+    for (signal, end) in [("KILL", "signal: 9 (SIGKILL)"), ("TERM", "exit status: 143")] {
+        let desk = Desk::with_rows(N_ROWS);
+        let said = desk.run_until_signal(signal, &Receiver::Worker);
+        assert_eq!(said.code, 0, "{}", said.stderr);
+        let warning = format!(
+            "warning: the worker process died ({end}); it is started again and goes on where it \
+             ended\n"
+        );
+        assert!(said.stderr.contains(&warning), "{}", said.stderr);
+        assert_eq!(desk.made(), *UNDISTURBED);
+    }
 }
 
 #[test]
-fn a_worker_that_alone_is_told_to_stop_counts_as_killed() {
+fn a_worker_that_dies_twice_at_a_shard_is_told_of_and_the_same_command_continues() {
     let desk = Desk::with_rows(N_ROWS);
-    let said = desk.run_until_signal("TERM", &Receiver::Worker);
+    let said = desk.run_killing_every_worker_at_its_start();
     insta::assert_snapshot!(error(&said, 75), @r"
-    error: the worker process died (exit status: 143)
+    error: the worker process died (signal: 9 (SIGKILL))
     hint: if the system ran out of memory, lower --batch-tokens; the same command continues where this one ended
     ");
     desk.continues();
