@@ -23,6 +23,7 @@
 //! [`pipeline`] runs the stages in a run directory, [`config`] holds their
 //! settings, and [`cli`] is the command line over both.
 
+pub mod cascade;
 pub mod checkpoint;
 pub mod cli;
 pub mod compute;

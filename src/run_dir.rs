@@ -77,6 +77,11 @@ impl RunDir {
         self.root.join("checkpoints")
     }
 
+    /// What the cascade's first pass found of the pool.
+    pub fn cascade(&self) -> PathBuf {
+        self.root.join("cascade.parquet")
+    }
+
     /// All gradient stores.
     pub fn gradients(&self) -> PathBuf {
         self.root.join("gradients")

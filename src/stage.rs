@@ -11,6 +11,8 @@ pub enum Stage {
     Ingest,
     /// A short LoRA training; a checkpoint an epoch.
     Warmup,
+    /// A cheap first pass that ranks the pool. Off by default.
+    Cascade,
     /// Projected per-example gradients at every checkpoint.
     Gradients,
     /// Unit target rows and subtask centroids.
@@ -25,9 +27,10 @@ pub enum Stage {
 
 impl Stage {
     /// Every stage, first to last.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Ingest,
         Self::Warmup,
+        Self::Cascade,
         Self::Gradients,
         Self::Index,
         Self::Score,
@@ -40,6 +43,7 @@ impl Stage {
         match self {
             Self::Ingest => "ingest",
             Self::Warmup => "warmup",
+            Self::Cascade => "cascade",
             Self::Gradients => "gradients",
             Self::Index => "index",
             Self::Score => "score",

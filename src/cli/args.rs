@@ -78,6 +78,8 @@ pub(super) enum Command {
     Ingest,
     /// Train the LoRA warm-up
     Warmup,
+    /// Rank the pool by one forward pass (`--cascade SHARE`)
+    Cascade,
     /// Compute and store projected per-example gradients
     Gradients {
         /// Only every N-th shard, starting with the I-th: `2/8`

@@ -12,6 +12,7 @@ use crate::pipeline::PipelineError;
 use crate::pipeline::lock::LockError;
 use crate::pipeline::worker::{Failure, WorkerError};
 use crate::pool::PoolError;
+use crate::stage::Stage;
 
 /// Makes a panic read as what it is.
 pub(super) fn report_panics_as_bugs() {
@@ -102,6 +103,7 @@ impl CliError {
                 "give the run's own settings, another --run, or `less-select` without a stage to \
                  compute what changed"
             }
+            PipelineError::Off(Stage::Cascade) => "`--cascade SHARE` turns it on",
             PipelineError::Locked { source: LockError::Io(_), .. } => {
                 "name another place with --run"
             }

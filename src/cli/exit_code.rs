@@ -6,6 +6,7 @@
 use std::io;
 
 use super::interrupt;
+use crate::cascade::similarities_file::{SimilaritiesError, SimilaritiesErrorKind};
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind};
 use crate::influence::InfluenceError;
 use crate::influence::scores_file::{ScoresError, ScoresErrorKind};
@@ -83,13 +84,14 @@ impl HasExitCode for PipelineError {
             Self::Checkpoint(err) => err.exit_code(),
             Self::Store(err) => err.exit_code(),
             Self::Influence(err) => err.exit_code(),
+            Self::Cascade(err) => err.exit_code(),
             Self::Scores(err) => err.exit_code(),
             Self::Export(err) => err.exit_code(),
             Self::Report(ReportError::Page(_)) => ExitCode::Bug as u8,
             Self::Damaged { .. } => ExitCode::Damaged as u8,
             Self::Model(err) => err.exit_code(),
             Self::Weights(err) => err.exit_code(),
-            Self::Lora(_) => ExitCode::Usage as u8,
+            Self::Off(_) | Self::Lora(_) => ExitCode::Usage as u8,
             Self::Worker(err) => err.exit_code(),
         }
     }
@@ -242,6 +244,18 @@ impl HasExitCode for ScoresError {
     }
 }
 
+impl HasExitCode for SimilaritiesError {
+    fn exit_code(&self) -> u8 {
+        match &self.kind {
+            SimilaritiesErrorKind::Io(err) => err.exit_code(),
+            SimilaritiesErrorKind::Parquet(_)
+            | SimilaritiesErrorKind::Arrow(_)
+            | SimilaritiesErrorKind::Columns
+            | SimilaritiesErrorKind::Id(_) => ExitCode::Damaged as u8,
+        }
+    }
+}
+
 impl HasExitCode for ExportError {
     fn exit_code(&self) -> u8 {
         match &self.kind {
@@ -258,6 +272,7 @@ impl HasExitCode for ExportError {
 #[cfg(feature = "torch")]
 mod torch {
     use super::{ExitCode, HasExitCode, interrupt};
+    use crate::cascade::first_pass::FirstPassError;
     use crate::gradient::collect::CollectError;
     use crate::model::ModelError;
     use crate::pipeline::torch::TorchError;
@@ -270,6 +285,8 @@ mod torch {
                 Self::OtherModules { .. } => ExitCode::BadData as u8,
                 Self::Warmup(err) => err.exit_code(),
                 Self::Checkpoint(err) => err.exit_code(),
+                Self::FirstPass(err) => err.exit_code(),
+                Self::Similarities(err) => err.exit_code(),
                 Self::Collect(err) => err.exit_code(),
                 Self::Pool(err) => err.exit_code(),
                 Self::Projection(_) => ExitCode::Usage as u8,
@@ -300,6 +317,17 @@ mod torch {
                 Self::Lora(_) | Self::NoDevice { .. } => ExitCode::Usage as u8,
                 Self::Token { .. } => ExitCode::BadData as u8,
                 Self::OutOfMemory(_) | Self::Torch(_) => ExitCode::Temporary as u8,
+            }
+        }
+    }
+
+    impl HasExitCode for FirstPassError<ModelError> {
+        fn exit_code(&self) -> u8 {
+            match self {
+                Self::Represent(_, err) => err.exit_code(),
+                Self::Target(_) => ExitCode::BadData as u8,
+                Self::Pool(err) => err.exit_code(),
+                Self::Interrupted => interrupt::exit_code() as u8,
             }
         }
     }

@@ -101,6 +101,7 @@ fn stage_of(command: &Command) -> Stage {
     match command {
         Command::Ingest => Stage::Ingest,
         Command::Warmup => Stage::Warmup,
+        Command::Cascade => Stage::Cascade,
         Command::Gradients { .. } => Stage::Gradients,
         Command::Index => Stage::Index,
         Command::Score => Stage::Score,

@@ -7,6 +7,7 @@ use serde_json::json;
 use super::doctor::ask;
 use super::exit::CliError;
 use super::{Answer, Context};
+use crate::cascade::kept::n_kept;
 use crate::checkpoint::checkpoints_in;
 use crate::config::Config;
 use crate::model::DecoderConfig;
@@ -25,6 +26,7 @@ struct Plan {
     target: SourceSummary,
     n_checkpoints: u64,
     warmup_rows: u64,
+    gradient_rows: u64,
     store_bytes: u64,
     /// Useful floating-point operations of warm-up and gradients.
     flop: f64,
@@ -55,12 +57,20 @@ pub(super) fn plan(context: &Context<'_>) -> Result<Answer, CliError> {
         row * n_rows as f64
     };
     let warmup_share = warmup_rows as f64 / pool.n_kept.max(1) as f64;
-    let flop = n_checkpoints as f64 * (flop_of(&pool) * (1.0 + warmup_share) + flop_of(&target));
+    let kept = config.cascade.unwrap_or(1.0);
+    let mut flop =
+        n_checkpoints as f64 * (flop_of(&pool) * (kept + warmup_share) + flop_of(&target));
+    if config.cascade.is_some() {
+        // Forward only, which is half.
+        flop += 0.5 * (flop_of(&pool) + flop_of(&target));
+    }
+    let n_pool = n_kept(pool.n_kept as usize, kept) as u64;
     let plan = Plan {
         n_checkpoints,
         warmup_rows,
+        gradient_rows: n_checkpoints * (n_pool + target.n_kept),
         store_bytes: n_checkpoints
-            * checkpoint_bytes(config, layout.grad_dim(), pool.n_kept, target.n_kept),
+            * checkpoint_bytes(config, layout.grad_dim(), n_pool, target.n_kept),
         flop,
         seconds: measured_gflops(context).map(|gflops| flop / (gflops * 1e9 * EFFICIENCY)),
         pool,
@@ -88,7 +98,16 @@ fn measured_gflops(context: &Context<'_>) -> Option<f64> {
 }
 
 fn as_text(plan: &Plan) -> String {
-    let Plan { pool, target, n_checkpoints, warmup_rows, store_bytes, flop, seconds } = plan;
+    let Plan {
+        pool,
+        target,
+        n_checkpoints,
+        warmup_rows,
+        gradient_rows,
+        store_bytes,
+        flop,
+        seconds,
+    } = plan;
     let mut text = String::new();
     let mut line = |name: &str, words: String| {
         writeln!(text, "{name:<12} {words}").expect("a string takes all");
@@ -96,7 +115,7 @@ fn as_text(plan: &Plan) -> String {
     line("pool", side(pool));
     line("target", format!("{}, {} subtasks", side(target), target.subtasks.len()));
     line("warm-up", format!("{warmup_rows} rows, {n_checkpoints} checkpoints"));
-    line("gradients", format!("{} rows", n_checkpoints * (pool.n_kept + target.n_kept)));
+    line("gradients", format!("{gradient_rows} rows"));
     line("store", format!("{:.1} MB", *store_bytes as f64 / 1e6));
     let time = seconds.map_or_else(
         || "unknown: libtorch could not be measured".to_owned(),
@@ -133,12 +152,22 @@ fn duration(seconds: f64) -> String {
 }
 
 fn as_json(plan: &Plan) -> serde_json::Value {
-    let Plan { pool, target, n_checkpoints, warmup_rows, store_bytes, flop, seconds } = plan;
+    let Plan {
+        pool,
+        target,
+        n_checkpoints,
+        warmup_rows,
+        gradient_rows,
+        store_bytes,
+        flop,
+        seconds,
+    } = plan;
     json!({
         "pool": pool,
         "target": target,
         "checkpoints": n_checkpoints,
         "warmup-rows": warmup_rows,
+        "gradient-rows": gradient_rows,
         "store-bytes": store_bytes,
         "flop": flop,
         "seconds": seconds,

@@ -47,6 +47,15 @@ enum Task {
         #[arg(long)]
         run: PathBuf,
     },
+    /// Rank the pool of a run by one forward pass
+    Cascade {
+        /// Settings
+        #[arg(long)]
+        config: PathBuf,
+        /// The run directory
+        #[arg(long)]
+        run: PathBuf,
+    },
     /// Compute gradient shards of a run
     Gradients {
         /// Settings
@@ -146,6 +155,9 @@ fn answer(task: &Task) -> Result<Value, TaskError> {
     match task {
         Task::Warmup { config, run } => {
             Ok(torch::warmup(&settings(config)?, &RunDir::new(run), &Parent)?)
+        }
+        Task::Cascade { config, run } => {
+            Ok(torch::cascade(&settings(config)?, &RunDir::new(run), &Parent)?)
         }
         Task::Gradients { config, run, shard } => {
             Ok(torch::gradients(&settings(config)?, &RunDir::new(run), *shard, &Parent)?)

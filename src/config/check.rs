@@ -48,6 +48,7 @@ impl Settings<'_> {
             warmup: self.warmup()?,
             lora: self.lora()?,
             gradients: self.gradients()?,
+            cascade: self.cascade()?,
             projection: self.projection()?,
             store_dtype: self.one_of("store-dtype", self.raw.store_dtype.as_ref(), "f16 or f32")?,
             shard_rows: self.count("shard-rows", self.raw.shard_rows)?,
@@ -185,6 +186,14 @@ impl Settings<'_> {
             );
         }
         Ok(kinds)
+    }
+
+    fn cascade(&self) -> Result<Option<f64>, ConfigError> {
+        let text = self.text("cascade", self.raw.cascade.as_ref())?;
+        if text == "off" {
+            return Ok(None);
+        }
+        self.share("cascade", self.raw.cascade.as_ref(), false).map(Some)
     }
 
     fn projection(&self) -> Result<ProjectionSettings, ConfigError> {

@@ -24,6 +24,7 @@ use crate::pool::IngestSettings;
 use crate::projection::ProjectionSettings;
 use crate::seed::Seed;
 use crate::selection::{Budget, Schema};
+use crate::stage::Stage;
 use crate::store::StoreDtype;
 use crate::warmup::WarmupSettings;
 
@@ -44,6 +45,9 @@ pub struct Config {
     pub lora: LoraSettings,
     /// Directions to store, at least one; the first one scores.
     pub gradients: Vec<GradientKind>,
+    /// Share of the pool, in `(0, 1]`, that the cascade's first pass lets
+    /// through to the gradients; `None` is no first pass.
+    pub cascade: Option<f64>,
     /// How gradients are made short.
     pub projection: ProjectionSettings,
     /// How stored rows are written.
@@ -72,6 +76,12 @@ pub struct Config {
 }
 
 impl Config {
+    /// The stages that these settings need, first to last.
+    pub fn stages(&self) -> impl Iterator<Item = Stage> + use<> {
+        let has_cascade = self.cascade.is_some();
+        Stage::ALL.into_iter().filter(move |stage| has_cascade || *stage != Stage::Cascade)
+    }
+
     /// The kind of direction that scores.
     pub fn scoring_kind(&self) -> GradientKind {
         self.gradients[0]

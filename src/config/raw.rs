@@ -264,6 +264,18 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gradient: Option<Vec<String>>,
 
+    /// Take gradients only of this share of the pool, the best by one forward pass
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_CASCADE",
+        hide_env = true,
+        help_heading = "Gradients"
+    )]
+    #[arg(value_name = "SHARE|off")]
+    #[serde(deserialize_with = "text_or_number", skip_serializing_if = "Option::is_none")]
+    pub cascade: Option<String>,
+
     /// sjlt, srht, rademacher or none
     #[arg(
         long,

@@ -93,9 +93,14 @@ impl Decoder {
         &self.layers[layer].linears[module as usize]
     }
 
+    /// What the output layer reads of hidden states behind the last layer.
+    pub(crate) fn normed(&self, hidden: &Tensor) -> Tensor {
+        self.rms_norm(hidden, &self.norm)
+    }
+
     /// Logits, f32 `[.., vocab_size]`, of hidden states `[.., hidden_size]`.
     pub(crate) fn logits(&self, hidden: &Tensor) -> Tensor {
-        self.rms_norm(hidden, &self.norm).linear::<Tensor>(&self.lm_head, None).to_kind(Kind::Float)
+        self.normed(hidden).linear::<Tensor>(&self.lm_head, None).to_kind(Kind::Float)
     }
 
     /// Cross-entropy in nats, f32 `[n]`, of `targets` `[n]` behind the hidden

@@ -34,6 +34,8 @@ pub(crate) mod memory;
 pub mod modules;
 #[cfg(feature = "torch")]
 pub mod probe;
+#[cfg(feature = "torch")]
+mod representation;
 pub mod weights;
 
 pub use config::DecoderConfig;

@@ -113,6 +113,7 @@ pub fn inputs_of(
     match stage {
         Stage::Ingest => {}
         Stage::Warmup => outputs_of(Stage::Ingest, &|name| name == "pool/pool.parquet"),
+        Stage::Cascade => outputs_of(Stage::Ingest, &tables),
         Stage::Gradients => {
             outputs_of(Stage::Ingest, &tables);
             outputs_of(Stage::Warmup, &any);
@@ -137,8 +138,16 @@ pub fn inputs_of(
             outputs_of(Stage::Ingest, &any);
         }
     }
+    if config.cascade.is_some() && reads_cascade(stage) {
+        outputs_of(Stage::Cascade, &any);
+    }
     outside_inputs(stage, config, checksums, &mut files)?;
     Ok(StageInputs { code_version: code_version(stage), settings, files })
+}
+
+/// Whether a stage looks up which rows the first pass let through.
+fn reads_cascade(stage: Stage) -> bool {
+    matches!(stage, Stage::Gradients | Stage::Score | Stage::Report)
 }
 
 /// A hash of what the gradients at one checkpoint are of: the model, that
@@ -174,6 +183,7 @@ fn code_version(stage: Stage) -> u32 {
     match stage {
         Stage::Ingest
         | Stage::Warmup
+        | Stage::Cascade
         | Stage::Gradients
         | Stage::Index
         | Stage::Score
@@ -194,6 +204,7 @@ fn settings_of(stage: Stage, config: &Config) -> Value {
         warmup,
         lora,
         gradients: _, // by the kinds that are stored, and the one that scores
+        cascade,
         projection,
         store_dtype,
         shard_rows,
@@ -218,8 +229,9 @@ fn settings_of(stage: Stage, config: &Config) -> Value {
         Stage::Warmup => json!({
             "warmup": warmup, "lora": lora, "dtype": dtype, "seed": seed, "random-weights": random_weights,
         }),
+        Stage::Cascade => json!({ "dtype": dtype, "random-weights": random_weights }),
         Stage::Gradients => json!({
-            "gradient": config.stored_kinds(), "projection": projection, "store-dtype": store_dtype,
+            "cascade": cascade, "gradient": config.stored_kinds(), "projection": projection, "store-dtype": store_dtype,
             "shard-rows": shard_rows, "dtype": dtype, "seed": seed, "random-weights": random_weights,
         }),
         Stage::Index | Stage::Report => json!({}),
@@ -249,6 +261,7 @@ fn outside_inputs(
             }
             Ok(add_folder("model", &config.model, is_tokenizer_file, checksums, files)?)
         }
+        Stage::Cascade => Ok(add_folder("model", &config.model, is_weight_file, checksums, files)?),
         Stage::Warmup | Stage::Gradients => {
             add_folder("model", &config.model, is_weight_file, checksums, files)?;
             Ok(add_own_checkpoints(config, checksums, files)?)

@@ -67,6 +67,9 @@ pub enum PipelineError {
         /// The run directory.
         run: PathBuf,
     },
+    /// A stage was asked for that the settings leave out.
+    #[error("stage `{0}` is off")]
+    Off(Stage),
     /// A file of the run was changed after the stage that wrote it.
     #[error("`{}` is not as stage `{stage}` wrote it", path.display())]
     Damaged {
@@ -93,6 +96,9 @@ pub enum PipelineError {
     /// Scores could not be computed.
     #[error("the pool could not be scored")]
     Influence(#[source] InfluenceError),
+    /// What the cascade found could not be written or read.
+    #[error("the cascade's similarities cannot be used")]
+    Cascade(#[from] crate::cascade::similarities_file::SimilaritiesError),
     /// The scores could not be written or read.
     #[error("the scores cannot be used")]
     Scores(#[from] crate::influence::scores_file::ScoresError),
@@ -172,7 +178,7 @@ impl Run<'_> {
         self.check_model()?;
         self.under_lock(|run, checksums| {
             run.keep_settings()?;
-            Stage::ALL.into_iter().try_for_each(|stage| run.bring_up_to_date(stage, checksums))
+            run.config.stages().try_for_each(|stage| run.bring_up_to_date(stage, checksums))
         })
     }
 
@@ -182,6 +188,9 @@ impl Run<'_> {
     ///
     /// If an earlier stage is not complete, or was made from other settings.
     pub fn one(&self, stage: Stage) -> Result<(), PipelineError> {
+        if self.config.stages().all(|needed| needed != stage) {
+            return Err(PipelineError::Off(stage));
+        }
         self.under_lock(|run, checksums| {
             run.require_earlier(stage, checksums)?;
             run.keep_settings()?;
@@ -351,7 +360,7 @@ impl Run<'_> {
     ) -> Result<(), PipelineError> {
         let manifest = Manifest::read(self.dir)?;
         let run = || self.dir.root().to_owned();
-        for earlier in Stage::ALL.into_iter().filter(|earlier| *earlier < stage) {
+        for earlier in self.config.stages().filter(|earlier| *earlier < stage) {
             let record = manifest.stages.get(&earlier);
             let Some(record) = record.filter(|record| record.outputs_exist(self.dir)) else {
                 return Err(PipelineError::Incomplete { stage, needs: earlier, run: run() });

@@ -7,8 +7,11 @@ use serde_json::{Value, json};
 use super::fingerprint::StageInputs;
 use super::manifest::Manifest;
 use super::{PipelineError, Run, worker, workers};
+use crate::cascade::kept::KeptRows;
+use crate::cascade::{Similarities, recall};
 use crate::checkpoint::Checkpoint;
 use crate::config::layers::to_map;
+use crate::gradient::collect::ExampleSource;
 use crate::gradient::shard_plan::Part;
 use crate::influence::index::TargetIndex;
 use crate::influence::score::{ScoreSettings, ScoredCheckpoint, score};
@@ -16,9 +19,9 @@ use crate::influence::scores::ScoreTable;
 use crate::pool::ingest;
 use crate::pool::table::ExampleTable;
 use crate::progress::Event;
-use crate::report::{self, CheckpointFacts, RunFacts, StageCost, Summary};
+use crate::report::{self, CascadeFacts, CheckpointFacts, RunFacts, StageCost, Summary};
 use crate::selection::export::{publish, subset_rows};
-use crate::selection::top;
+use crate::selection::{Selected, top};
 use crate::stage::Stage;
 use crate::store::Split;
 use crate::store::gradient_store::GradientStore;
@@ -40,6 +43,7 @@ pub(super) fn run(
     match stage {
         Stage::Ingest => ingest_tables(run),
         Stage::Warmup => warm_up(run),
+        Stage::Cascade => cascade(run),
         Stage::Gradients => gradients(run),
         Stage::Index => index_target(run),
         Stage::Score => score_pool(run),
@@ -68,6 +72,12 @@ fn warm_up(run: &Run<'_>) -> Result<Output, PipelineError> {
         files.extend(checkpoint.files()?);
     }
     Ok(Output { files: with_checksums(files)?, summary: said(&answer) })
+}
+
+fn cascade(run: &Run<'_>) -> Result<Output, PipelineError> {
+    let dir = run.dir.root().display().to_string();
+    let answer = worker::run(run.config, &["cascade", "--run", &dir], run.observer)?;
+    Ok(Output { files: with_checksums([run.dir.cascade()])?, summary: said(&answer) })
 }
 
 fn gradients(run: &Run<'_>) -> Result<Output, PipelineError> {
@@ -127,7 +137,12 @@ fn score_pool(run: &Run<'_>) -> Result<Output, PipelineError> {
         aggregation: config.aggregation,
         threads: config.compute.threads,
     };
-    let scores = score(&scored, pool.rows(), settings, run.observer)?;
+    let kept = match run.config.cascade {
+        Some(share) => Some(KeptRows::new(&pool, run.similarities()?.kept(share))),
+        None => None,
+    };
+    let rows = kept.as_ref().map_or_else(|| pool.rows(), KeptRows::rows);
+    let scores = score(&scored, rows, settings, run.observer)?.filled_up(pool.rows());
     scores.write(&run.dir.scores())?;
     let n_ranked = scores.rows.iter().filter(|row| row.flag.is_none()).count();
     let summary = format!("{n_ranked} examples scored on {} subtasks", scores.subtasks.len());
@@ -167,7 +182,7 @@ fn write_report(run: &Run<'_>) -> Result<Output, PipelineError> {
     let scores = ScoreTable::read(&run.dir.scores())?;
     let pool = ExampleTable::open(&run.dir.table(Split::Pool))?;
     let selected = top(&scores, run.config.budget);
-    let facts = run_facts(run)?;
+    let facts = run_facts(run, &selected)?;
     let summary = Summary::new(&scores, &selected, facts, |positions| pool.records(positions))?;
     report::write(&summary, &run.dir.report_json(), &run.dir.report_html())?;
     let text = report::text(&summary);
@@ -179,7 +194,7 @@ fn write_report(run: &Run<'_>) -> Result<Output, PipelineError> {
     Ok(Output { files: with_checksums(files)?, summary })
 }
 
-fn run_facts(run: &Run<'_>) -> Result<RunFacts, PipelineError> {
+fn run_facts(run: &Run<'_>, selected: &[Selected]) -> Result<RunFacts, PipelineError> {
     let subset = run.dir.latest_subset()?;
     let provenance: Value = serde_json::from_slice(&fs_err::read(subset.join("less-select.json"))?)
         .map_err(std::io::Error::from)?;
@@ -189,6 +204,7 @@ fn run_facts(run: &Run<'_>) -> Result<RunFacts, PipelineError> {
         name: run.dir.root().file_name().unwrap_or_default().to_string_lossy().into_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         budget: run.config.budget,
+        cascade: run.cascade_facts(selected)?,
         subset,
         n_rejected: fs_err::read_to_string(run.dir.rejects())?.lines().count() as u64,
         settings: to_map(&run.config.raw),
@@ -202,6 +218,24 @@ fn run_facts(run: &Run<'_>) -> Result<RunFacts, PipelineError> {
             .collect(),
         notes: notes.filter_map(|note| note.as_str().map(str::to_owned)).collect(),
     })
+}
+
+impl Run<'_> {
+    fn similarities(&self) -> Result<Similarities, PipelineError> {
+        Ok(Similarities::read(&self.dir.cascade())?)
+    }
+
+    /// What there is to say of the cascade: recall only where it left nothing
+    /// out.
+    fn cascade_facts(&self, selected: &[Selected]) -> Result<Option<CascadeFacts>, PipelineError> {
+        let Some(share) = self.config.cascade else { return Ok(None) };
+        let mut recalls = Vec::new();
+        if share >= 1.0 {
+            let positions: Vec<usize> = selected.iter().map(|place| place.position).collect();
+            recalls = recall::recalls(&self.similarities()?, &positions);
+        }
+        Ok(Some(CascadeFacts { share, recalls }))
+    }
 }
 
 /// The checkpoints and their shares of the score.

@@ -35,8 +35,8 @@ pub fn stage_states(
 ) -> Result<Vec<(Stage, StageState)>, PipelineError> {
     let manifest = Manifest::read(run)?;
     let mut checksums = Checksums::open(run.checksums());
-    Stage::ALL
-        .into_iter()
+    config
+        .stages()
         .map(|stage| {
             let Some(record) = manifest.stages.get(&stage).cloned() else {
                 return Ok((stage, StageState::Missing));

@@ -8,10 +8,14 @@ use super::checksums::Checksums;
 use super::fingerprint::{gradient_fingerprint, inputs_of};
 use super::manifest::Manifest;
 use super::{PipelineError, checkpoints_dir};
+use crate::cascade::Similarities;
+use crate::cascade::first_pass::{FirstPassError, first_pass};
+use crate::cascade::kept::KeptRows;
+use crate::cascade::similarities_file::SimilaritiesError;
 use crate::checkpoint::{Checkpoint, CheckpointError, LoraSettings, checkpoints_in};
 use crate::compute::Dtype;
 use crate::config::Config;
-use crate::gradient::collect::{CollectError, CollectSettings, MissingShard};
+use crate::gradient::collect::{CollectError, CollectSettings, ExampleSource, MissingShard};
 use crate::gradient::collect_lora;
 use crate::gradient::direction::{GradientKind, Moments};
 use crate::gradient::independence::independence;
@@ -50,6 +54,12 @@ pub enum TorchError {
     /// A checkpoint cannot be read.
     #[error("the checkpoints cannot be used")]
     Checkpoint(#[from] CheckpointError),
+    /// The cascade's first pass failed.
+    #[error("the first pass failed")]
+    FirstPass(#[from] FirstPassError<ModelError>),
+    /// What the first pass found cannot be written or read.
+    #[error("the cascade's similarities cannot be used")]
+    Similarities(#[from] SimilaritiesError),
     /// Gradients could not be computed or stored.
     #[error("the gradients could not be collected")]
     Collect(#[from] Box<CollectError<ModelError>>),
@@ -85,6 +95,27 @@ pub fn warmup(config: &Config, run: &RunDir, observer: &dyn Observer) -> Result<
         observer,
     )?;
     Ok(json!({ "summary": summary.to_string() }))
+}
+
+/// Compares the pool of `run` with its target by one forward pass of the model
+/// as it comes.
+///
+/// # Errors
+///
+/// See [`TorchError`].
+pub fn cascade(
+    config: &Config,
+    run: &RunDir,
+    observer: &dyn Observer,
+) -> Result<Value, TorchError> {
+    let [pool, target] =
+        [Split::Pool, Split::Target].map(|split| ExampleTable::open(&run.table(split)));
+    // Its adapter is zero.
+    let mut model = load(config, &config.lora)?;
+    let batch_tokens = config.compute.batch_tokens;
+    let found = first_pass(&mut model, &pool?, &target?, batch_tokens, observer)?;
+    found.write(&run.cascade())?;
+    Ok(json!({ "summary": format!("{} rows compared with the target", found.ids.len()) }))
 }
 
 /// Collects this part's gradient shards of `run`, pool and target, at every
@@ -194,7 +225,10 @@ struct Collector<'a> {
     run: &'a RunDir,
     part: Part,
     model: LoraDecoder,
-    tables: [(Split, ExampleTable); 2],
+    target: ExampleTable,
+    pool: ExampleTable,
+    /// Positions of the pool's rows that the cascade lets through, if there is one.
+    kept: Option<Vec<usize>>,
 }
 
 impl<'a> Collector<'a> {
@@ -211,18 +245,20 @@ impl<'a> Collector<'a> {
             }
             err => err.into(),
         })?;
-        let table = |split| ExampleTable::open(&run.table(split)).map(|table| (split, table));
-        // The target first: it is small, and what is wrong with it is wrong early.
-        let tables = [table(Split::Target)?, table(Split::Pool)?];
-        Ok(Self { config, run, part, model, tables })
+        let [target, pool] =
+            [Split::Target, Split::Pool].map(|split| ExampleTable::open(&run.table(split)));
+        let kept = config.cascade.map(|share| {
+            Similarities::read(&run.cascade()).map(|similarities| similarities.kept(share))
+        });
+        let kept = kept.transpose()?;
+        Ok(Self { config, run, part, model, target: target?, pool: pool?, kept })
     }
 
     /// Rows of this part in both tables.
     fn n_rows(&self) -> usize {
-        let n_rows = |table: &ExampleTable| {
-            ShardPlan::new(table.rows().len(), self.config.shard_rows).n_rows(self.part)
-        };
-        self.tables.iter().map(|(_, table)| n_rows(table)).sum()
+        let n_pool = self.kept.as_ref().map_or_else(|| self.pool.rows().len(), Vec::len);
+        let n_rows = |n| ShardPlan::new(n, self.config.shard_rows).n_rows(self.part);
+        n_rows(self.target.rows().len()) + n_rows(n_pool)
     }
 
     /// Collects both tables; returns the shards that other workers still owe.
@@ -240,7 +276,15 @@ impl<'a> Collector<'a> {
         let projection =
             Projection::new(config.projection, config.seed, checkpoint.label(), &layout)?;
         let stored = config.stored_kinds();
-        for (split, table) in &self.tables {
+        let kept = self.kept.clone().map(|kept| KeptRows::new(&self.pool, kept));
+        let pool: &dyn ExampleSource = match &kept {
+            Some(kept) => kept,
+            None => &self.pool,
+        };
+        // The target first: it is small, and what is wrong with it is wrong early.
+        let tables: [(Split, &dyn ExampleSource); 2] =
+            [(Split::Target, &self.target), (Split::Pool, pool)];
+        for (split, table) in tables {
             let kinds = match split {
                 Split::Pool => stored.as_slice(),
                 Split::Target => &[GradientKind::Sgd],
@@ -252,7 +296,7 @@ impl<'a> Collector<'a> {
             };
             let settings = CollectSettings {
                 checkpoint: checkpoint.label().to_owned(),
-                split: *split,
+                split,
                 gradient: gradient.to_owned(),
                 dtype,
                 shard_rows: config.shard_rows,
@@ -261,7 +305,7 @@ impl<'a> Collector<'a> {
                 part: self.part,
             };
             let measure = Measure { kinds, moments: moments.as_ref(), projection: &projection };
-            let dir = self.run.store(checkpoint.label(), *split);
+            let dir = self.run.store(checkpoint.label(), split);
             let collected =
                 collect_lora(&mut self.model, table, measure, &dir, &settings, progress)?;
             progress.n_before.fetch_add(collected.n_rows as u64, Ordering::Relaxed);

@@ -21,7 +21,9 @@ pub use composition::{Flagged, SourceShare, SubtaskShare};
 pub use correlation::Correlations;
 pub use quote::Quote;
 pub use spread::{Bin, Histogram, Lengths, Quantile, Scores};
-pub use summary::{CheckpointFacts, PoolAndSubset, RunFacts, Size, StageCost, Summary};
+pub use summary::{
+    CascadeFacts, CheckpointFacts, PoolAndSubset, RunFacts, Size, StageCost, Summary,
+};
 pub use text::text;
 
 /// The report could not be made.

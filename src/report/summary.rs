@@ -9,6 +9,7 @@ use super::correlation::Correlations;
 use super::quote::Quote;
 use super::spread::{Lengths, Scores};
 use super::warnings::warnings;
+use crate::cascade::recall::Recall;
 use crate::influence::scores::{ScoreRow, ScoreTable};
 use crate::pool::table::Record;
 use crate::selection::{Budget, Selected, ranking};
@@ -29,6 +30,8 @@ pub struct RunFacts {
     pub version: String,
     /// How much was asked for.
     pub budget: Budget,
+    /// The first pass, if there was one.
+    pub cascade: Option<CascadeFacts>,
     /// The subset folder.
     pub subset: PathBuf,
     /// Rows that were malformed and left out of the pool.
@@ -41,6 +44,16 @@ pub struct RunFacts {
     pub stages: Vec<StageCost>,
     /// What the stages warned of, a sentence each without a final period.
     pub notes: Vec<String>,
+}
+
+/// The first pass over the pool.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CascadeFacts {
+    /// The share of the pool that it let through.
+    pub share: f64,
+    /// What smaller shares would have kept of the selection; empty where that
+    /// is not known, because gradients were taken of a share only.
+    pub recalls: Vec<Recall>,
 }
 
 /// A checkpoint of the warm-up.

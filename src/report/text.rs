@@ -6,7 +6,8 @@ use unicode_width::UnicodeWidthStr;
 
 use super::numbers::{count, lift, percent, score};
 use super::quote::{fit, one_line};
-use super::{Quote, SourceShare, Summary};
+use super::{CascadeFacts, Quote, SourceShare, Summary};
+use crate::cascade::recall::Recall;
 
 /// Columns of a name in a table at most.
 const NAME_WIDTH: usize = 24;
@@ -24,6 +25,9 @@ pub fn text(summary: &Summary) -> String {
     let mut text = String::new();
     headline(&mut text, summary);
     sources(&mut text, &summary.sources);
+    if let Some(cascade) = &summary.run.cascade {
+        first_pass(&mut text, cascade);
+    }
     best(&mut text, &summary.best);
     if !summary.warnings.is_empty() {
         text.push_str("\nLook twice\n");
@@ -46,6 +50,18 @@ fn headline(text: &mut String, summary: &Summary) {
         percent(size.selected_share),
         count(size.n_selected_tokens)
     );
+}
+
+fn first_pass(text: &mut String, cascade: &CascadeFacts) {
+    let CascadeFacts { share, recalls } = cascade;
+    let _ = writeln!(text, "\nCascade gradients of {} of the pool", percent(*share));
+    for Recall { share, recall } in recalls {
+        let (share, recall) = (percent(*share), percent(*recall));
+        let _ = writeln!(
+            text,
+            "        a share of {share:>5} would have kept {recall:>6} of the selection"
+        );
+    }
 }
 
 fn sources(text: &mut String, sources: &[SourceShare]) {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The code map, top to bottom: a module may use those below it.
-const CODE_MAP: [&str; 20] = [
+const CODE_MAP: [&str; 21] = [
     "cli",
     "pipeline",
     "config",
@@ -11,6 +11,7 @@ const CODE_MAP: [&str; 20] = [
     "selection",
     "influence",
     "warmup",
+    "cascade",
     "gradient",
     "model",
     "pool",

@@ -7,6 +7,7 @@ mod architecture;
 // What people, files and machines do to a run.
 #[cfg(feature = "torch")]
 mod bad_input;
+mod cascade;
 mod cli;
 mod collect;
 mod direction;

@@ -33,6 +33,7 @@ fn facts() -> RunFacts {
         name: "gsm8k from a mixture".to_owned(),
         version: "0.1.0".to_owned(),
         budget: "0.05".parse().unwrap(),
+        cascade: None,
         subset: PathBuf::from("runs/gsm8k/subset-1a7e8a8b"),
         n_rejected: 0,
         settings,

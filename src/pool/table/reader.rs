@@ -65,7 +65,20 @@ impl ExampleTable {
     ///
     /// If the range ends past the last row.
     pub fn examples(&self, range: Range<usize>) -> Result<Vec<Example>, PoolError> {
-        self.read(&schema::EXAMPLE, &range.collect::<Vec<_>>(), example)
+        self.examples_at(&range.collect::<Vec<_>>())
+    }
+
+    /// The examples at `positions` (ascending).
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read, or its tokens are not those of the ids.
+    ///
+    /// # Panics
+    ///
+    /// If a position is past the last row, or they do not ascend.
+    pub fn examples_at(&self, positions: &[usize]) -> Result<Vec<Example>, PoolError> {
+        self.read(&schema::EXAMPLE, positions, example)
     }
 
     /// The records at `positions` (ascending).
