@@ -48,7 +48,11 @@ impl Settings<'_> {
             lora: self.lora()?,
             gradients: self.gradients()?,
             projection: self.projection()?,
-            store_dtype: self.one_of("store-dtype", self.raw.store_dtype.as_ref(), "f16 or f32")?,
+            store_dtype: self.one_of(
+                "store-dtype",
+                self.raw.store_dtype.as_ref(),
+                "f32, f16, i8, i4 or i1",
+            )?,
             shard_rows: self.count("shard-rows", self.raw.shard_rows)?,
             aggregation: self.one_of(
                 "aggregation",

@@ -274,7 +274,7 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proj_dim: Option<u64>,
 
-    /// f16 or f32
+    /// How stored rows are written: f32, f16, i8, i4 or i1
     #[arg(
         long,
         global = true,

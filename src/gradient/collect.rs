@@ -171,7 +171,7 @@ pub fn collect<M: PerExampleGradients>(
         }
         let rows = work.measure_shard(model, source, range)?;
         collected.n_flagged += rows.flags.iter().flatten().count();
-        write_shard(dir, shard_idx, &header, &fingerprint, rows)?;
+        work.threads.install(|| write_shard(dir, shard_idx, &header, &fingerprint, rows))?;
     }
     let is_missing = |shard: &usize| {
         let fingerprint = shard_fingerprint(&header, &source.rows()[plan.rows(*shard)]);

@@ -132,11 +132,11 @@ fn score_pool(run: &Run<'_>) -> Result<Output, PipelineError> {
         })
         .collect();
     let settings = ScoreSettings {
-        kind: config.scoring_kind(),
-        aggregation: config.aggregation,
+        kinds: &[config.scoring_kind()],
+        aggregations: &[config.aggregation],
         threads: config.compute.threads,
     };
-    let scores = score(&scored, pool.rows(), settings, run.observer)?;
+    let scores = score(&scored, pool.rows(), settings, run.observer)?.remove(0);
     scores.write(&run.dir.scores())?;
     let n_ranked = scores.rows.iter().filter(|row| row.flag.is_none()).count();
     let summary = format!("{n_ranked} examples scored on {} subtasks", scores.subtasks.len());

@@ -57,18 +57,21 @@ impl World {
             .collect()
     }
 
-    fn score(&self, pool: &Table, settings: ScoreSettings) -> ScoreTable {
-        score(&self.checkpoints(), &pool.rows, settings, &Silent).unwrap()
+    /// The first table.
+    fn score(&self, pool: &Table, settings: ScoreSettings<'_>) -> ScoreTable {
+        score(&self.checkpoints(), &pool.rows, settings, &Silent).unwrap().remove(0)
+    }
+
+    fn score_as(&self, pool: &Table, kind: GradientKind, aggregation: Aggregation) -> ScoreTable {
+        let (kinds, aggregations) = (&[kind], &[aggregation]);
+        let threads = std::num::NonZeroUsize::new(1);
+        self.score(pool, ScoreSettings { kinds, aggregations, threads })
     }
 }
 
-fn settings(kind: GradientKind, aggregation: Aggregation) -> ScoreSettings {
-    ScoreSettings { kind, aggregation, threads: std::num::NonZeroUsize::new(1) }
-}
-
-const PLAIN: ScoreSettings = ScoreSettings {
-    kind: GradientKind::AdamV,
-    aggregation: Aggregation::MeanOfCosines,
+const PLAIN: ScoreSettings<'_> = ScoreSettings {
+    kinds: &[GradientKind::AdamV],
+    aggregations: &[Aggregation::MeanOfCosines],
     threads: None,
 };
 
@@ -78,7 +81,7 @@ fn exact_scores_are_those_of_the_slow_less() {
     let world = World::new(&Setup::default(), &pool, &target, 2);
     for kind in GradientKind::ALL {
         for aggregation in AGGREGATIONS {
-            let found = world.score(&pool, settings(kind, aggregation));
+            let found = world.score_as(&pool, kind, aggregation);
             assert_eq!(found.subtasks, ["essay", "quiz/a", "quiz/b"]);
             let expected = slow_less::influence(&pool, &target, &LEARNING_RATES, kind, aggregation);
             for (row, expected) in found.rows.iter().zip(&expected) {
@@ -100,7 +103,7 @@ fn projected_scores_rank_as_the_exact_ones() {
             Setup { projection: ProjectionKind::Sjlt, proj_dim: 8192, dtype, ..Setup::default() };
         let world = World::new(&setup, &pool, &target, 2);
         for kind in GradientKind::ALL {
-            let found = world.score(&pool, settings(kind, Aggregation::MeanOfCosines));
+            let found = world.score_as(&pool, kind, Aggregation::MeanOfCosines);
             let exact = slow_less::influence(
                 &pool,
                 &target,
@@ -131,7 +134,7 @@ fn what_else_is_known_of_a_row_is_averaged_by_weight() {
         assert_eq!((row.n_tokens, row.n_supervised), (head.n_tokens, head.n_supervised));
         let (shard, at) = (at / 16, at % 16);
         let loss = mean(&|store| store.shards()[shard].loss()[at]);
-        let norm = mean(&|store| store.shards()[shard].kind(PLAIN.kind).unwrap().norms[at]);
+        let norm = mean(&|store| store.shards()[shard].kind(PLAIN.kinds[0]).unwrap().norms[at]);
         approx::assert_relative_eq!(f64::from(row.loss), loss, max_relative = 1e-6);
         approx::assert_relative_eq!(f64::from(row.norm), norm, max_relative = 1e-6);
     }
@@ -177,7 +180,7 @@ fn a_copy_of_a_lone_target_example_scores_one_and_ranks_first() {
     let pool = toy::table(others.chain([copy.clone()]).map(|example| (example, "toy", None)));
     let world = World::new(&Setup::default(), &pool, &target, 2);
     for aggregation in AGGREGATIONS {
-        let found = world.score(&pool, settings(GradientKind::Sgd, aggregation));
+        let found = world.score_as(&pool, GradientKind::Sgd, aggregation);
         let best =
             found.rows.iter().max_by(|a, b| a.best().unwrap().1.total_cmp(&b.best().unwrap().1));
         let best = best.unwrap();
@@ -384,7 +387,7 @@ proptest! {
         order in Just((0..45).collect::<Vec<usize>>()).prop_shuffle(),
         projection in prop::sample::select(vec![ProjectionKind::Sjlt, ProjectionKind::Rademacher]),
     ) {
-        let kinds = vec![PLAIN.kind];
+        let kinds = PLAIN.kinds.to_vec();
         let plain = Setup { kinds, projection, proj_dim: 512, ..Setup::default() };
         let target = toy::target(27);
         let in_order = toy::pool(45, 26);
@@ -404,12 +407,12 @@ proptest! {
         let (pool, target) = (toy::pool(20, 28), toy::target(29));
         let setup = Setup { projection: ProjectionKind::Sjlt, ..Setup::default() };
         let mut world = World::new(&setup, &pool, &target, 1);
-        let expected = world.score(&pool, settings(GradientKind::Sgd, Aggregation::MeanOfCosines));
+        let expected = world.score_as(&pool, GradientKind::Sgd, Aggregation::MeanOfCosines);
         let dir = tempfile::tempdir().unwrap();
         let mut model = Scaled { model: toy::model(1), factor: 2f32.powi(exponent) };
         setup.collect_with(&mut model, &pool, Split::Pool, 1, dir.path(), &Silent).unwrap();
         world.pools[0] = GradientStore::open(dir.path()).unwrap();
-        let found = world.score(&pool, settings(GradientKind::Sgd, Aggregation::MeanOfCosines));
+        let found = world.score_as(&pool, GradientKind::Sgd, Aggregation::MeanOfCosines);
         prop_assert_eq!(bits(&found), bits(&expected));
     }
 }
