@@ -88,7 +88,7 @@ pub fn score(
             });
         }
     }
-    Ok(sums.into_tables(table, &subtasks))
+    Ok(threads.install(|| sums.into_tables(table, &subtasks)))
 }
 
 /// The centroids of all subtasks, by aggregation first.
@@ -229,6 +229,7 @@ impl<'a> Sums<'a> {
         let of = |table_idx: usize| ScoreTable {
             subtasks: subtasks.to_vec(),
             rows: (0..table.len())
+                .into_par_iter()
                 .map(|at| self.row(&table[at], at, table_idx, table_idx / n_aggregations))
                 .collect(),
         };

@@ -1,8 +1,8 @@
 //! Inner products of stored rows with f32 queries.
 //!
-//! Rows are decoded where they are multiplied: with one query in registers, with
-//! several a piece of a row at a time, in the first cache. No f32 copy of a row
-//! is ever in memory.
+//! Rows are decoded where they are multiplied: with few queries in registers, once
+//! for each; with more a piece of some rows at a time, in the first cache. No f32
+//! copy of a row is ever in memory.
 //!
 //! The sum has one order. Coordinate i is added to partial sum i mod 16, in f32;
 //! after every 1024 coordinates the partial sums are added in pairs and go to a
@@ -22,9 +22,13 @@ const LANES: usize = 16;
 /// Groups whose partial sums are f32: 1024 coordinates, 4 KB of a query.
 const PIECE: usize = 32;
 
-/// Rows multiplied together where there are several queries, so that a piece of
-/// a query is read once for all of them.
-const TILE_ROWS: usize = 2;
+/// Rows multiplied together, so that a piece of a query is read once for all of
+/// them, and no sum waits for the one before it.
+const TILE_ROWS: usize = 4;
+
+/// Up to so many queries it is faster to decode a row anew for each (measured by
+/// `benches/scoring.rs`).
+const FEW_QUERIES: usize = 4;
 
 /// Vectors of one length, ready for inner products with stored rows.
 #[derive(Clone, Debug)]
@@ -64,6 +68,9 @@ impl Queries {
 
 /// Adds ⟨row, query⟩, scales left out, to `sums`, `[n_rows × n_queries]`.
 /// A row is `row_len` elements.
+///
+/// Compiled for each of these targets with everything it calls. A closure would
+/// be compiled without their vector instructions: hence the plain loops below.
 #[multiversion(targets("x86_64+avx512f", "x86_64+avx2"))]
 pub(super) fn add_inner_products<T: Element<N>, const N: usize>(
     rows: &[T],
@@ -112,9 +119,11 @@ fn add_piece<T: Element<N>, const N: usize, const R: usize>(
     sums: &mut [f64],
 ) {
     let n_groups = rows[0].len();
-    let piece = |query: usize| &queries.query(query)[start..start + n_groups];
-    if queries.len() == 1 {
-        add(sums, 1, 0, products(rows, [piece(0)]));
+    if queries.len() <= FEW_QUERIES {
+        for at in 0..queries.len() {
+            let query = &queries.query(at)[start..start + n_groups];
+            add(products(rows, query), at, queries, sums);
+        }
         return;
     }
     let mut decoded = [[[0.0; GROUP]; PIECE]; R];
@@ -124,60 +133,42 @@ fn add_piece<T: Element<N>, const N: usize, const R: usize>(
         }
     }
     let rows = decoded.each_ref().map(|row| &row[..n_groups]);
-    let n_pairs = queries.len() / 2;
-    for query in (0..n_pairs).map(|pair| 2 * pair) {
-        add(sums, queries.len(), query, products(rows, [piece(query), piece(query + 1)]));
-    }
-    if queries.len() % 2 == 1 {
-        let query = queries.len() - 1;
-        add(sums, queries.len(), query, products(rows, [piece(query)]));
+    for at in 0..queries.len() {
+        let query = &queries.query(at)[start..start + n_groups];
+        add(products(rows, query), at, queries, sums);
     }
 }
 
-/// Adds the products of `R` rows and `Q` queries from `query` on to theirs among
-/// the sums of `n_queries`.
+/// Adds the products of `R` rows with query number `at` to their sums.
 #[inline(always)]
-fn add<const R: usize, const Q: usize>(
-    sums: &mut [f64],
-    n_queries: usize,
-    query: usize,
-    products: [[f32; Q]; R],
-) {
-    for (sums, products) in sums.chunks_exact_mut(n_queries).zip(products) {
-        for (sum, product) in sums[query..].iter_mut().zip(products) {
-            *sum += f64::from(product);
-        }
+fn add<const R: usize>(products: [f32; R], at: usize, queries: &Queries, sums: &mut [f64]) {
+    for (sums, product) in sums.chunks_exact_mut(queries.len()).zip(products) {
+        sums[at] += f64::from(product);
     }
 }
 
-/// The products of a piece of `R` rows and `Q` queries.
+/// The products of a piece of `R` rows with a piece of a query.
 #[inline(always)]
-fn products<T: Element<N>, const N: usize, const R: usize, const Q: usize>(
+fn products<T: Element<N>, const N: usize, const R: usize>(
     rows: [&[[T; N]]; R],
-    queries: [&[[f32; GROUP]]; Q],
-) -> [[f32; Q]; R] {
-    let n_groups = rows[0].len();
-    let rows = rows.map(|row| &row[..n_groups]);
-    let queries = queries.map(|query| &query[..n_groups]);
-    let mut sums = [[[0.0; LANES]; Q]; R];
-    for at in 0..n_groups {
+    query: &[[f32; GROUP]],
+) -> [f32; R] {
+    let rows = rows.map(|row| &row[..query.len()]);
+    let mut sums = [[0.0; LANES]; R];
+    for (at, query) in query.iter().enumerate() {
         for (sums, row) in sums.iter_mut().zip(rows) {
-            let values = T::decode(&row[at]);
-            for (sums, query) in sums.iter_mut().zip(queries) {
-                add_lanes(sums, &values, &query[at]);
-            }
+            add_lanes(sums, &T::decode(&row[at]), query);
         }
     }
-    sums.map(|sums| sums.map(sum_of_lanes))
+    sums.map(sum_of_lanes)
 }
 
+#[expect(clippy::needless_range_loop, reason = "zipped arrays do not become vector instructions")]
 #[inline(always)]
 fn add_lanes(sums: &mut [f32; LANES], values: &[f32; GROUP], query: &[f32; GROUP]) {
-    let (values, _) = values.as_chunks::<LANES>();
-    let (query, _) = query.as_chunks::<LANES>();
-    for (values, query) in values.iter().zip(query) {
-        for ((sum, value), query) in sums.iter_mut().zip(values).zip(query) {
-            *sum += value * query;
+    for start in [0, LANES] {
+        for lane in 0..LANES {
+            sums[lane] += values[start + lane] * query[start + lane];
         }
     }
 }

@@ -97,7 +97,8 @@ fn uniform(row: &[f32], limit: i8, codes: &mut [i8]) -> f32 {
         let grid = Grid { limit, per_unit: f64::from(limit) / clip };
         (grid, grid.fit(row))
     });
-    let best = fits.reduce(|best, next| if next.1.quality() > best.1.quality() { next } else { best });
+    let best =
+        fits.reduce(|best, next| if next.1.quality() > best.1.quality() { next } else { best });
     let (grid, fit) = best.expect("there is a first clip");
     for (code, x) in codes.iter_mut().zip(row) {
         *code = grid.code(*x);

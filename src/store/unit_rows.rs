@@ -164,7 +164,8 @@ impl<'a> UnitRows<'a> {
 
     fn slice(&self, rows: Range<usize>) -> Self {
         let part = |row_len: usize| rows.start * row_len..rows.end * row_len;
-        let (proj_dim, packed) = (self.proj_dim, |dtype: StoreDtype| dtype.packed_bytes(self.proj_dim));
+        let (proj_dim, packed) =
+            (self.proj_dim, |dtype: StoreDtype| dtype.packed_bytes(self.proj_dim));
         let codes = match self.codes {
             Codes::F32(codes) => Codes::F32(&codes[part(proj_dim)]),
             Codes::F16(codes) => Codes::F16(&codes[part(proj_dim)]),

@@ -98,7 +98,7 @@ fn exact_scores_are_those_of_the_slow_less() {
 fn projected_scores_rank_as_the_exact_ones() {
     let target = toy::target(2);
     let pool = toy::pool_like(&target, 1);
-    for dtype in [StoreDtype::F32, StoreDtype::F16] {
+    for dtype in [StoreDtype::F32, StoreDtype::F16, StoreDtype::I8] {
         let setup =
             Setup { projection: ProjectionKind::Sjlt, proj_dim: 8192, dtype, ..Setup::default() };
         let world = World::new(&setup, &pool, &target, 2);
@@ -119,6 +119,49 @@ fn projected_scores_rank_as_the_exact_ones() {
             assert!(correlation >= 0.999, "{kind}, {dtype:?}: {correlation}");
         }
     }
+}
+
+/// With a dense projection, whose rows are like those of a model: the toy's
+/// gradients are sparse, and an `sjlt` would keep them so. A bit cannot tell a
+/// zero from a large coordinate.
+#[test]
+fn scores_in_every_dtype_rank_as_in_f32() {
+    let target = toy::target(2);
+    let pool = toy::pool_like(&target, 1);
+    let score = |dtype| {
+        let setup = Setup {
+            kinds: PLAIN.kinds.to_vec(),
+            projection: ProjectionKind::Rademacher,
+            proj_dim: 1024,
+            dtype,
+            ..Setup::default()
+        };
+        let found = World::new(&setup, &pool, &target, 2).score(&pool, PLAIN);
+        found.rows.iter().map(|row| f64::from(row.best().unwrap().1)).collect::<Vec<_>>()
+    };
+    let expected = score(StoreDtype::F32);
+    for (dtype, least) in [
+        (StoreDtype::F16, 0.9999),
+        (StoreDtype::I8, 0.9999),
+        (StoreDtype::I4, 0.998),
+        (StoreDtype::I1, 0.9),
+    ] {
+        let correlation = slow_less::rank_correlation(&score(dtype), &expected);
+        assert!(correlation >= least, "{dtype}: {correlation}");
+    }
+}
+
+#[test]
+fn several_kinds_and_aggregations_are_scored_in_one_pass_as_one_by_one() {
+    let (pool, target) = (toy::pool(40, 33), toy::target(34));
+    let setup = Setup { dtype: StoreDtype::I8, ..Setup::default() };
+    let world = World::new(&setup, &pool, &target, 2);
+    let settings =
+        ScoreSettings { kinds: &GradientKind::ALL, aggregations: &AGGREGATIONS, threads: None };
+    let together = score(&world.checkpoints(), &pool.rows, settings, &Silent).unwrap();
+    let kinds = GradientKind::ALL.into_iter();
+    let one_by_one = kinds.flat_map(|kind| AGGREGATIONS.map(|a| world.score_as(&pool, kind, a)));
+    assert_eq!(together, one_by_one.collect::<Vec<_>>());
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod parity_scores;
 #[cfg(feature = "torch")]
 mod pipeline;
 mod projection;
+mod quantized;
 mod report;
 mod scored_pool;
 mod selection;

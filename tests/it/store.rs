@@ -6,9 +6,7 @@ use half::f16;
 use less_select::gradient::direction::GradientKind;
 use less_select::pool::ExampleId;
 use less_select::store::gradient_store::GradientStore;
-use less_select::store::shard::{
-    KindRows, Shard, ShardRows, StoreHeader, shard_path, write_shard,
-};
+use less_select::store::shard::{KindRows, Shard, ShardRows, StoreHeader, shard_path, write_shard};
 use less_select::store::{FORMAT, Flag, Split, StoreDtype, StoreError, StoreErrorKind};
 use proptest::prelude::*;
 
@@ -55,10 +53,7 @@ fn read(dir: &Path, shard: usize) -> Result<ShardRows, StoreError> {
     let shard = Shard::open(dir, shard)?;
     let kinds = shard.header().kinds.iter().map(|kind| {
         let columns = shard.kind(*kind).unwrap();
-        KindRows {
-            unit: columns.unit.decode(0..shard.n_rows()),
-            norms: columns.norms.to_vec(),
-        }
+        KindRows { unit: columns.unit.decode(0..shard.n_rows()), norms: columns.norms.to_vec() }
     });
     let flags = (0..shard.n_rows()).map(|row| match shard.flag(row) {
         None => None,
@@ -155,15 +150,17 @@ fn a_file_cut_anywhere_is_an_error() {
 #[test]
 fn a_file_altered_in_any_byte_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
-    write_store(dir.path(), &header());
-    let path = shard_path(dir.path(), 0);
-    let mut bytes = fs_err::read(&path).unwrap();
-    for at in 0..bytes.len() {
-        let flipped = 1 << (at % 8);
-        bytes[at] ^= flipped;
-        fs_err::write(&path, &bytes).unwrap();
-        assert!(read(dir.path(), 0).is_err(), "byte {at} of {}", bytes.len());
-        bytes[at] ^= flipped;
+    for dtype in StoreDtype::ALL {
+        write_store(dir.path(), &StoreHeader { dtype, ..header() });
+        let path = shard_path(dir.path(), 0);
+        let mut bytes = fs_err::read(&path).unwrap();
+        for at in 0..bytes.len() {
+            let flipped = 1 << (at % 8);
+            bytes[at] ^= flipped;
+            fs_err::write(&path, &bytes).unwrap();
+            assert!(read(dir.path(), 0).is_err(), "{dtype}, byte {at} of {}", bytes.len());
+            bytes[at] ^= flipped;
+        }
     }
 }
 
