@@ -46,7 +46,11 @@ impl Settings<'_> {
             checkpoints: self.checkpoints()?,
             warmup: self.warmup()?,
             lora: self.lora()?,
-            gradients: self.gradients()?,
+            gradients: self.some_of(
+                "gradient",
+                self.raw.gradient.as_ref(),
+                "adam-v, adam, less-code, sgd",
+            )?,
             projection: self.projection()?,
             store_dtype: self.one_of(
                 "store-dtype",
@@ -54,10 +58,10 @@ impl Settings<'_> {
                 "f32, f16, i8, i4 or i1",
             )?,
             shard_rows: self.count("shard-rows", self.raw.shard_rows)?,
-            aggregation: self.one_of(
+            aggregations: self.some_of(
                 "aggregation",
                 self.raw.aggregation.as_ref(),
-                "mean-of-cosines or cosine-of-mean",
+                "mean-of-cosines, cosine-of-mean",
             )?,
             budget: self.budget()?,
             schema: self.one_of(
@@ -170,24 +174,6 @@ impl Settings<'_> {
         })
     }
 
-    fn gradients(&self) -> Result<Vec<GradientKind>, ConfigError> {
-        let names = self.set("gradient", self.raw.gradient.clone())?;
-        let mut kinds = Vec::new();
-        for name in names {
-            let kind = self.parse("gradient", &name, "adam-v, adam, less-code or sgd")?;
-            if kinds.contains(&kind) {
-                return Err(self.invalid("gradient", format!("`{name}` stands there twice")));
-            }
-            kinds.push(kind);
-        }
-        if kinds.is_empty() {
-            return Err(
-                self.invalid("gradient", "name at least one of adam-v, adam, less-code, sgd")
-            );
-        }
-        Ok(kinds)
-    }
-
     fn projection(&self) -> Result<ProjectionSettings, ConfigError> {
         let proj_dim = self.count("proj-dim", self.raw.proj_dim)?.get();
         if !proj_dim.is_power_of_two() || !(64..=1 << 20).contains(&proj_dim) {
@@ -235,6 +221,27 @@ impl Settings<'_> {
         choices: &str,
     ) -> Result<T, ConfigError> {
         self.parse(setting, self.text(setting, value)?, choices)
+    }
+
+    /// At least one of `choices`, none of them twice.
+    fn some_of<T: FromStr + PartialEq>(
+        &self,
+        setting: &'static str,
+        names: Option<&Vec<String>>,
+        choices: &str,
+    ) -> Result<Vec<T>, ConfigError> {
+        let mut chosen = Vec::new();
+        for name in self.set(setting, names)? {
+            let one = self.parse(setting, name, choices)?;
+            if chosen.contains(&one) {
+                return Err(self.invalid(setting, format!("`{name}` stands there twice")));
+            }
+            chosen.push(one);
+        }
+        if chosen.is_empty() {
+            return Err(self.invalid(setting, format!("name at least one of {choices}")));
+        }
+        Ok(chosen)
     }
 
     fn parse<T: FromStr>(

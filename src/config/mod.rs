@@ -40,7 +40,7 @@ pub struct Config {
     pub warmup: WarmupSettings,
     /// The adapter.
     pub lora: LoraSettings,
-    /// Directions to store, at least one; the first one scores.
+    /// Directions to store, at least one; the first one ranks.
     pub gradients: Vec<GradientKind>,
     /// How gradients are made short.
     pub projection: ProjectionSettings,
@@ -48,8 +48,8 @@ pub struct Config {
     pub store_dtype: StoreDtype,
     /// Rows in a shard.
     pub shard_rows: NonZeroUsize,
-    /// How a subtask's examples are joined.
-    pub aggregation: Aggregation,
+    /// How a subtask's examples are joined, at least one; the first one ranks.
+    pub aggregations: Vec<Aggregation>,
     /// How much to keep.
     pub budget: Budget,
     /// Columns of the subset.
@@ -65,13 +65,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// The kind of direction that scores.
-    pub fn scoring_kind(&self) -> GradientKind {
-        self.gradients[0]
-    }
-
     /// The kinds of direction that are stored, in one order whatever order they
-    /// were given in: another one that scores costs no gradients.
+    /// were given in: another one that ranks costs no gradients.
     pub fn stored_kinds(&self) -> Vec<GradientKind> {
         let mut kinds = self.gradients.clone();
         kinds.sort_unstable();
