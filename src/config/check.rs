@@ -9,7 +9,6 @@ use super::layers::{self, Layer, Origin};
 use super::{Config, ConfigError, RawConfig, location};
 use crate::checkpoint::LoraSettings;
 use crate::compute::ComputeSettings;
-use crate::gradient::direction::GradientKind;
 use crate::pool::{COLUMN_ROLES, IngestSettings, Source};
 use crate::projection::ProjectionSettings;
 use crate::seed::Seed;

@@ -1,5 +1,7 @@
 //! Stored coordinates as f32, a group at a time.
 
+#![expect(clippy::inline_always, reason = "code is compiled for the target it is inlined into")]
+
 use half::f16;
 
 use super::dtype::GROUP;

@@ -11,6 +11,8 @@
 //! function of the row and the query: threads, blocks, the queries beside it and
 //! the processor's vector instructions change nothing.
 
+#![expect(clippy::inline_always, reason = "code is compiled for the target it is inlined into")]
+
 use multiversion::multiversion;
 
 use super::decode::{Element, padded};
@@ -35,33 +37,45 @@ const FEW_QUERIES: usize = 4;
 pub struct Queries {
     /// `[n × groups of a query]`, the last group of each filled up with zeros.
     groups: Vec<[f32; GROUP]>,
-    n_queries: usize,
+    n_rows: usize,
+    /// Coordinates of a query.
+    length: usize,
 }
 
 impl Queries {
-    /// Copies `rows`, all of the same length.
+    /// Copies `rows`.
+    ///
+    /// # Panics
+    ///
+    /// If they are not of one length.
     pub fn new<'a>(rows: impl IntoIterator<Item = &'a [f32]>) -> Self {
-        let (mut groups, mut n_queries) = (Vec::new(), 0);
+        let (mut groups, mut n_rows, mut length) = (Vec::new(), 0, None);
         for row in rows {
+            assert_eq!(*length.get_or_insert(row.len()), row.len(), "queries of one length");
             groups.extend(row.chunks(GROUP).map(padded::<f32, GROUP>));
-            n_queries += 1;
+            n_rows += 1;
         }
-        Self { groups, n_queries }
+        Self { groups, n_rows, length: length.unwrap_or_default() }
     }
 
     /// Number of queries.
     pub fn len(&self) -> usize {
-        self.n_queries
+        self.n_rows
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.n_queries == 0
+        self.n_rows == 0
+    }
+
+    /// Coordinates of a query.
+    pub(super) fn length(&self) -> usize {
+        self.length
     }
 
     #[inline(always)]
     fn query(&self, query: usize) -> &[[f32; GROUP]] {
-        let n_groups = self.groups.len() / self.n_queries;
+        let n_groups = self.groups.len() / self.n_rows;
         &self.groups[query * n_groups..][..n_groups]
     }
 }
@@ -163,7 +177,7 @@ fn products<T: Element<N>, const N: usize, const R: usize>(
     sums.map(sum_of_lanes)
 }
 
-#[expect(clippy::needless_range_loop, reason = "zipped arrays do not become vector instructions")]
+/// By index, for zipped arrays do not become vector instructions.
 #[inline(always)]
 fn add_lanes(sums: &mut [f32; LANES], values: &[f32; GROUP], query: &[f32; GROUP]) {
     for start in [0, LANES] {

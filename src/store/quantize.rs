@@ -1,27 +1,5 @@
-//! Rows in a byte, half a byte or a bit a coordinate.
-//!
-//! The codes c of a row x and its scale s are chosen so that x ≈ s·c. For codes
-//! of several bits a clip a is tried from the row's largest magnitude down to
-//! twice its root mean square, by a factor of 2^(−1/4) each time:
-//!
-//! ```text
-//! i8, i4    c_j = round(x_j · L/a) in −L..=L        L = 127, 7
-//! i1        c_j = −1 if x_j < 0, else 1
-//!           s   = ⟨x, x⟩ / ⟨c, x⟩
-//! ```
-//!
-//! and the codes kept are those most parallel to x, with the greatest
-//! ⟨c, x⟩²/⟨c, c⟩. For normal coordinates that leaves steps near the best of a
-//! uniform grid (Max, *Quantizing for Minimum Distortion*, 1960: 0.335 standard
-//! deviations for 16 levels); a row with few large coordinates gets longer ones.
-//!
-//! The scale is not the one of least error, ⟨c, x⟩/⟨c, c⟩, but that of
-//! `RaBitQ` (Gao and Long, SIGMOD 2024): ⟨s·c, x⟩ is ‖x‖², so the error s·c − x
-//! is perpendicular to x, and where that is all that is known of its direction,
-//! as with randomly projected rows, ⟨s·c, q⟩ is ⟨x, q⟩ on average for every
-//! query q. QLESS (arXiv 2502.01703) quantizes both sides of LESS, with one
-//! largest magnitude for a whole store; here the query stays f32 and the scale
-//! is the row's own.
+//! Rows in a byte, half a byte or a bit a coordinate: the codes and scales that
+//! [`store`](super) defines.
 
 use rayon::prelude::*;
 

@@ -129,7 +129,9 @@ impl<'a> UnitRows<'a> {
                 Codes::I1(row) => decode_row::<_, { GROUP / 8 }>(row, values),
             }
             if let Some(scales) = this.scales {
-                values.iter_mut().for_each(|value| *value *= scales[0]);
+                for value in values {
+                    *value *= scales[0];
+                }
             }
         }
         decoded
@@ -146,6 +148,7 @@ impl<'a> UnitRows<'a> {
         if products.is_empty() {
             return products;
         }
+        assert_eq!(queries.length(), self.proj_dim, "queries are as long as rows");
         let Self { codes, scales, .. } = self.slice(rows);
         match codes {
             Codes::F32(rows) => add::<_, GROUP>(rows, queries, &mut products),
@@ -156,7 +159,9 @@ impl<'a> UnitRows<'a> {
         }
         if let Some(scales) = scales {
             for (products, scale) in products.chunks_exact_mut(queries.len()).zip(scales) {
-                products.iter_mut().for_each(|product| *product *= f64::from(*scale));
+                for product in products {
+                    *product *= f64::from(*scale);
+                }
             }
         }
         products
@@ -164,16 +169,15 @@ impl<'a> UnitRows<'a> {
 
     fn slice(&self, rows: Range<usize>) -> Self {
         let part = |row_len: usize| rows.start * row_len..rows.end * row_len;
-        let (proj_dim, packed) =
-            (self.proj_dim, |dtype: StoreDtype| dtype.packed_bytes(self.proj_dim));
+        let packed = |dtype: StoreDtype| part(dtype.packed_bytes(self.proj_dim));
         let codes = match self.codes {
-            Codes::F32(codes) => Codes::F32(&codes[part(proj_dim)]),
-            Codes::F16(codes) => Codes::F16(&codes[part(proj_dim)]),
-            Codes::I8(codes) => Codes::I8(&codes[part(proj_dim)]),
-            Codes::I4(codes) => Codes::I4(&codes[part(packed(StoreDtype::I4))]),
-            Codes::I1(codes) => Codes::I1(&codes[part(packed(StoreDtype::I1))]),
+            Codes::F32(codes) => Codes::F32(&codes[part(self.proj_dim)]),
+            Codes::F16(codes) => Codes::F16(&codes[part(self.proj_dim)]),
+            Codes::I8(codes) => Codes::I8(&codes[part(self.proj_dim)]),
+            Codes::I4(codes) => Codes::I4(&codes[packed(StoreDtype::I4)]),
+            Codes::I1(codes) => Codes::I1(&codes[packed(StoreDtype::I1)]),
         };
-        Self { codes, scales: self.scales.map(|scales| &scales[rows]), proj_dim }
+        Self { codes, scales: self.scales.map(|scales| &scales[rows]), proj_dim: self.proj_dim }
     }
 }
 

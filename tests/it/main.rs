@@ -26,6 +26,7 @@ mod projection;
 mod quantized;
 mod report;
 mod scored_pool;
+mod scores_file;
 mod selection;
 // The real model finds real skills.
 #[cfg(feature = "torch")]

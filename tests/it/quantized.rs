@@ -106,7 +106,9 @@ fn rows_of_normal_coordinates_lose_what_theory_says() {
 #[test]
 fn rows_of_few_large_coordinates_get_a_longer_step() {
     let mut row = normal_rows(1, 1024, 2).remove(0);
-    row.iter_mut().for_each(|x| *x *= 0.01);
+    for x in &mut row {
+        *x *= 0.01;
+    }
     row[..8].copy_from_slice(&[0.5, -0.4, 0.3, 0.5, -0.2, 0.3, 0.25, -0.15]);
     let rows = [row];
     // The small ones, a ten-thousandth of the square, are lost.
