@@ -37,7 +37,8 @@ use rayon::prelude::*;
 /// The default first: the others are compared with its f32 rows.
 const PROJ_DIMS: [usize; 5] = [8192, 32_768, 16_384, 4096, 2048];
 const N_SEEDS: u64 = 10;
-const BEST: f64 = 0.05;
+/// The best one in so many is what is compared: 5 %.
+const ONE_IN: usize = 20;
 
 /// The two tables of a run and their gradients at its first checkpoint.
 struct Side {
@@ -129,7 +130,7 @@ fn scores(pool: &GradientStore, table: &[TableRow], target: &TargetIndex) -> Vec
 fn best(scores: &[f64]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
-    order.truncate((scores.len() as f64 * BEST).round() as usize);
+    order.truncate(scores.len() / ONE_IN);
     order.sort_unstable();
     order
 }
