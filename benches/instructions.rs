@@ -6,14 +6,24 @@ use std::hint::black_box;
 
 use less_select::gradient::direction::{AdamRule, Directions, GradientKind, Moments};
 use less_select::gradient::layout::ParamLayout;
+use less_select::pool::ExampleId;
 use less_select::projection::{Projection, ProjectionKind, ProjectionSettings};
 use less_select::seed::Seed;
+use less_select::store::inner_products::Queries;
+use less_select::store::shard::{KindRows, Shard, ShardRows, StoreHeader, write_shard};
+use less_select::store::{FORMAT, Split, StoreDtype};
 use rand_chacha::rand_core::Rng;
 
 const PROJ_DIM: usize = 8192;
 
 /// By name: what prepares a kernel and runs it through [`measured`].
-const KERNELS: [(&str, fn()); 2] = [("sjlt-adam-v", sjlt_adam_v), ("srht", srht)];
+const KERNELS: [(&str, fn()); 5] = [
+    ("sjlt-adam-v", sjlt_adam_v),
+    ("srht", srht),
+    ("score-f16", || score(StoreDtype::F16, 1)),
+    ("score-i8", || score(StoreDtype::I8, 1)),
+    ("score-i8-by-9", || score(StoreDtype::I8, 9)),
+];
 
 /// The one function in which callgrind counts.
 #[inline(never)]
@@ -53,6 +63,42 @@ fn srht() {
         projection.accumulate(0, &mut row, |_, range, out| out.copy_from_slice(&gradient[range]));
     });
     black_box(row);
+}
+
+/// Inner products of 64 stored rows of 8192 coordinates with some queries.
+fn score(dtype: StoreDtype, n_queries: usize) {
+    const N_ROWS: usize = 64;
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    let header = StoreHeader {
+        checkpoint: "epoch-1".to_owned(),
+        dtype,
+        format: FORMAT,
+        gradient: String::new(),
+        kinds: vec![GradientKind::Sgd],
+        layout: String::new(),
+        n_shards: 1,
+        proj_dim: PROJ_DIM,
+        projection: String::new(),
+        split: Split::Pool,
+    };
+    let rows = ShardRows {
+        ids: (0..N_ROWS as u128).map(|row| ExampleId(row.to_be_bytes())).collect(),
+        kinds: vec![KindRows {
+            unit: uniform(N_ROWS * PROJ_DIM, "rows"),
+            norms: vec![1.0; N_ROWS],
+        }],
+        loss: vec![1.0; N_ROWS],
+        n_supervised: vec![1; N_ROWS],
+        flags: vec![None; N_ROWS],
+    };
+    write_shard(dir.path(), 0, &header, "bench", rows).expect("a temporary folder");
+    let shard = Shard::open(dir.path(), 0).expect("just written");
+    let unit = shard.kind(GradientKind::Sgd).expect("it is stored").unit;
+    let queries = uniform(n_queries * PROJ_DIM, "queries");
+    let queries = Queries::new(queries.chunks_exact(PROJ_DIM));
+    measured(|| {
+        black_box(unit.inner_products(0..N_ROWS, &queries));
+    });
 }
 
 fn projection(kind: ProjectionKind, grad_dim: usize) -> Projection {

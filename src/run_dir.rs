@@ -97,9 +97,14 @@ impl RunDir {
         self.root.join("index")
     }
 
-    /// Influence scores of the pool.
+    /// Influence scores of the pool: those that rank.
     pub fn scores(&self) -> PathBuf {
         self.root.join("scores.parquet")
+    }
+
+    /// Influence scores of the pool, computed in another way in the same pass.
+    pub fn other_scores(&self, way: &str) -> PathBuf {
+        self.root.join(format!("scores-{way}.parquet"))
     }
 
     /// The file that names the newest subset folder.

@@ -87,8 +87,9 @@ fn checkpoint_bytes(config: &Config, grad_dim: usize, n_pool: u64, n_target: u64
             config.projection.proj_dim
         }
     };
-    let pool = n_pool * config.stored_kinds().len() as u64 * config.store_dtype.bytes() as u64;
-    row as u64 * (pool + n_target * StoreDtype::F32.bytes() as u64)
+    let bytes = |dtype: StoreDtype| dtype.row_bytes(row) as u64;
+    let pool = n_pool * config.stored_kinds().len() as u64 * bytes(config.store_dtype);
+    pool + n_target * bytes(StoreDtype::F32)
 }
 
 /// The speed of matrix products in the precision that will be used.

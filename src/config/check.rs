@@ -9,7 +9,6 @@ use super::layers::{self, Layer, Origin};
 use super::{Config, ConfigError, RawConfig, location};
 use crate::checkpoint::LoraSettings;
 use crate::compute::{ComputeSettings, Device};
-use crate::gradient::direction::GradientKind;
 use crate::pool::{COLUMN_ROLES, IngestSettings, Source};
 use crate::projection::ProjectionSettings;
 use crate::seed::Seed;
@@ -47,15 +46,23 @@ impl Settings<'_> {
             checkpoints: self.checkpoints()?,
             warmup: self.warmup()?,
             lora: self.lora()?,
-            gradients: self.gradients()?,
+            gradients: self.some_of(
+                "gradient",
+                self.raw.gradient.as_ref(),
+                "adam-v, adam, less-code, sgd",
+            )?,
             cascade: self.cascade()?,
             projection: self.projection()?,
-            store_dtype: self.one_of("store-dtype", self.raw.store_dtype.as_ref(), "f16 or f32")?,
+            store_dtype: self.one_of(
+                "store-dtype",
+                self.raw.store_dtype.as_ref(),
+                "f32, f16, i8, i4 or i1",
+            )?,
             shard_rows: self.count("shard-rows", self.raw.shard_rows)?,
-            aggregation: self.one_of(
+            aggregations: self.some_of(
                 "aggregation",
                 self.raw.aggregation.as_ref(),
-                "mean-of-cosines or cosine-of-mean",
+                "mean-of-cosines, cosine-of-mean",
             )?,
             budget: self.budget()?,
             schema: self.one_of(
@@ -170,24 +177,6 @@ impl Settings<'_> {
         })
     }
 
-    fn gradients(&self) -> Result<Vec<GradientKind>, ConfigError> {
-        let names = self.set("gradient", self.raw.gradient.clone())?;
-        let mut kinds = Vec::new();
-        for name in names {
-            let kind = self.parse("gradient", &name, "adam-v, adam, less-code or sgd")?;
-            if kinds.contains(&kind) {
-                return Err(self.invalid("gradient", format!("`{name}` stands there twice")));
-            }
-            kinds.push(kind);
-        }
-        if kinds.is_empty() {
-            return Err(
-                self.invalid("gradient", "name at least one of adam-v, adam, less-code, sgd")
-            );
-        }
-        Ok(kinds)
-    }
-
     fn cascade(&self) -> Result<Option<f64>, ConfigError> {
         let text = self.text("cascade", self.raw.cascade.as_ref())?;
         if text == "off" {
@@ -260,6 +249,27 @@ impl Settings<'_> {
         choices: &str,
     ) -> Result<T, ConfigError> {
         self.parse(setting, self.text(setting, value)?, choices)
+    }
+
+    /// At least one of `choices`, none of them twice.
+    fn some_of<T: FromStr + PartialEq>(
+        &self,
+        setting: &'static str,
+        names: Option<&Vec<String>>,
+        choices: &str,
+    ) -> Result<Vec<T>, ConfigError> {
+        let mut chosen = Vec::new();
+        for name in self.set(setting, names)? {
+            let one = self.parse(setting, name, choices)?;
+            if chosen.contains(&one) {
+                return Err(self.invalid(setting, format!("`{name}` stands there twice")));
+            }
+            chosen.push(one);
+        }
+        if chosen.is_empty() {
+            return Err(self.invalid(setting, format!("name at least one of {choices}")));
+        }
+        Ok(chosen)
     }
 
     fn parse<T: FromStr>(

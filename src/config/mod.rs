@@ -43,7 +43,7 @@ pub struct Config {
     pub warmup: WarmupSettings,
     /// The adapter.
     pub lora: LoraSettings,
-    /// Directions to store, at least one; the first one scores.
+    /// Directions to store, at least one; the first one ranks.
     pub gradients: Vec<GradientKind>,
     /// Share of the pool, in `(0, 1]`, that the cascade's first pass lets
     /// through to the gradients; `None` is no first pass.
@@ -54,8 +54,8 @@ pub struct Config {
     pub store_dtype: StoreDtype,
     /// Rows in a shard.
     pub shard_rows: NonZeroUsize,
-    /// How a subtask's examples are joined.
-    pub aggregation: Aggregation,
+    /// How a subtask's examples are joined, at least one; the first one ranks.
+    pub aggregations: Vec<Aggregation>,
     /// How much to keep.
     pub budget: Budget,
     /// Columns of the subset.
@@ -82,13 +82,8 @@ impl Config {
         Stage::ALL.into_iter().filter(move |stage| has_cascade || *stage != Stage::Cascade)
     }
 
-    /// The kind of direction that scores.
-    pub fn scoring_kind(&self) -> GradientKind {
-        self.gradients[0]
-    }
-
     /// The kinds of direction that are stored, in one order whatever order they
-    /// were given in: another one that scores costs no gradients.
+    /// were given in: another one that ranks costs no gradients.
     pub fn stored_kinds(&self) -> Vec<GradientKind> {
         let mut kinds = self.gradients.clone();
         kinds.sort_unstable();

@@ -252,7 +252,7 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora_targets: Option<Vec<String>>,
 
-    /// Directions to store: adam-v, adam, less-code, sgd; the first one scores
+    /// Directions to store and score: adam-v, adam, less-code, sgd; the first one ranks
     #[arg(
         long,
         global = true,
@@ -298,7 +298,7 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub proj_dim: Option<u64>,
 
-    /// f16 or f32
+    /// How stored rows are written: f32, f16, i8, i4 or i1
     #[arg(
         long,
         global = true,
@@ -320,7 +320,7 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shard_rows: Option<u64>,
 
-    /// mean-of-cosines or cosine-of-mean
+    /// How a subtask's examples are joined: mean-of-cosines, cosine-of-mean; the first one ranks
     #[arg(
         long,
         global = true,
@@ -328,8 +328,9 @@ pub struct RawConfig {
         hide_env = true,
         help_heading = "Gradients"
     )]
+    #[arg(value_name = "AGGREGATION", value_delimiter = ',')]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub aggregation: Option<String>,
+    pub aggregation: Option<Vec<String>>,
 
     /// auto, cpu or cuda:N; several, such as `cuda:0,cuda:1`, get a worker each
     #[arg(

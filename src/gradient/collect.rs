@@ -260,7 +260,8 @@ impl<'a> Work<'a> {
             }
             let rows = self.measure_shard(batches, self.plan.rows(shard_idx))?;
             collected.n_flagged += rows.flags.iter().flatten().count();
-            write_shard(dir, shard_idx, &self.header, &fingerprint, rows)?;
+            let write = || write_shard(dir, shard_idx, &self.header, &fingerprint, rows);
+            self.threads.install(write)?;
         }
         let shards = self.plan.shards(Part::WHOLE).map(|shard| MissingShard {
             dir: dir.to_owned(),

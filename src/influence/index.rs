@@ -135,7 +135,7 @@ fn usable_rows(
 ) -> (TargetRows, Vec<f32>) {
     let proj_dim = store.header().proj_dim;
     let (mut ids, mut row_subtasks, mut norms) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut unit, mut buffer) = (Vec::new(), Vec::new());
+    let mut unit = Vec::new();
     let mut heads = table.iter();
     for shard in store.shards() {
         let sgd = shard.kind(GradientKind::Sgd).expect("the store was asked for it");
@@ -152,7 +152,7 @@ fn usable_rows(
             ids.push(head.id);
             row_subtasks.push(subtask_idx as u32);
             norms.push(sgd.norms[row]);
-            unit.extend(sgd.unit.as_f32(row * proj_dim..(row + 1) * proj_dim, &mut buffer));
+            unit.extend(sgd.unit.decode(row..row + 1));
         }
     }
     let unit = Array2::from_shape_vec((ids.len(), proj_dim), unit).expect("a row an id");

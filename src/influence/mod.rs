@@ -36,15 +36,30 @@ pub enum Aggregation {
     CosineOfMean,
 }
 
+impl Aggregation {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::MeanOfCosines, Self::CosineOfMean];
+
+    /// The name in settings and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::MeanOfCosines => "mean-of-cosines",
+            Self::CosineOfMean => "cosine-of-mean",
+        }
+    }
+}
+
+impl std::fmt::Display for Aggregation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(self.name())
+    }
+}
+
 impl std::str::FromStr for Aggregation {
     type Err = ();
 
     fn from_str(text: &str) -> Result<Self, ()> {
-        match text {
-            "mean-of-cosines" => Ok(Self::MeanOfCosines),
-            "cosine-of-mean" => Ok(Self::CosineOfMean),
-            _ => Err(()),
-        }
+        Self::ALL.into_iter().find(|aggregation| aggregation.name() == text).ok_or(())
     }
 }
 

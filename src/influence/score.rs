@@ -1,10 +1,10 @@
 //! The pool's rows against the target's centroids.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 
-use ndarray::ArrayView2;
-use rayon::ThreadPoolBuilder;
 use rayon::prelude::*;
+use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::index::TargetIndex;
 use super::scores::{ScoreRow, ScoreTable};
@@ -14,11 +14,11 @@ use crate::pool::table::TableRow;
 use crate::progress::{Event, Observer};
 use crate::stage::Stage;
 use crate::store::gradient_store::GradientStore;
+use crate::store::inner_products::Queries;
 use crate::store::shard::Shard;
 
-/// Pool rows multiplied at once: with 8192 dimensions, 8 MB a thread where
-/// rows are not read in place.
-const BLOCK_ROWS: usize = 256;
+/// Pool rows that a thread takes at once.
+const BLOCK_ROWS: usize = 64;
 
 /// One checkpoint's part in the score.
 #[derive(Clone, Copy, Debug)]
@@ -34,21 +34,22 @@ pub struct ScoredCheckpoint<'a> {
 
 /// How scores are computed.
 #[derive(Clone, Copy, Debug)]
-pub struct ScoreSettings {
+pub struct ScoreSettings<'a> {
     /// Which of the stored gradients of the pool.
-    pub kind: GradientKind,
+    pub kinds: &'a [GradientKind],
     /// How a subtask's examples are joined.
-    pub aggregation: Aggregation,
+    pub aggregations: &'a [Aggregation],
     /// Threads; `None` is all cores.
     pub threads: Option<NonZeroUsize>,
 }
 
-/// Scores every row of the pool's `table`.
+/// Scores every row of the pool's `table` in one pass over the stores: a table
+/// for every kind of gradient with every aggregation, by kind first.
 ///
 /// A row flagged at any checkpoint is flagged in the result and has no score.
-/// The stores are streamed from their memory maps in blocks; in memory are the
-/// result, one f64 a row and subtask, and a block a thread. The numbers do not
-/// depend on threads, blocks or shards.
+/// The stores are read from their memory maps, never copied; in memory are the
+/// result and one f64 a row, subtask, kind and aggregation. The numbers do not
+/// depend on threads, blocks or shards, nor on what else is scored.
 ///
 /// # Errors
 ///
@@ -59,24 +60,25 @@ pub struct ScoreSettings {
 pub fn score(
     checkpoints: &[ScoredCheckpoint<'_>],
     table: &[TableRow],
-    settings: ScoreSettings,
+    settings: ScoreSettings<'_>,
     observer: &dyn Observer,
-) -> Result<ScoreTable, InfluenceError> {
+) -> Result<Vec<ScoreTable>, InfluenceError> {
     let weights = weights(checkpoints)?;
-    check(checkpoints, table, settings.kind)?;
+    check(checkpoints, table, settings.kinds)?;
     let n_threads = settings.threads.map_or(0, NonZeroUsize::get);
     let threads = ThreadPoolBuilder::new().num_threads(n_threads).build()?;
-    let subtasks = &checkpoints[0].index.subtasks;
-    let mut sums = Sums::new(table.len(), subtasks.len());
+    let subtasks: Vec<String> =
+        checkpoints[0].index.subtasks.iter().map(|subtask| subtask.name.clone()).collect();
+    let mut sums = Sums::new(table.len(), subtasks.len(), settings);
     for (checkpoint, weight) in checkpoints.iter().zip(weights) {
+        let queries = queries(checkpoint.index, settings.aggregations);
         let mut n_done = 0;
-        for shard in checkpoint.pool.shards() {
+        // Several shards a thread, so that no thread waits long for the others.
+        for shards in checkpoint.pool.shards().chunks(8 * threads.current_num_threads()) {
             if observer.is_interrupted() {
                 return Err(InfluenceError::Interrupted);
             }
-            let centroids = checkpoint.index.centroids(settings.aggregation);
-            threads.install(|| sums.add(shard, n_done, settings.kind, centroids, weight));
-            n_done += shard.n_rows();
+            n_done = sums.add(shards, n_done, &queries, weight, &threads);
             observer.notify(Event::Progress {
                 stage: Stage::Score,
                 what: checkpoint.pool.header().checkpoint.clone(),
@@ -86,8 +88,16 @@ pub fn score(
             });
         }
     }
-    let subtasks = subtasks.iter().map(|subtask| subtask.name.clone()).collect();
-    Ok(ScoreTable { subtasks, rows: sums.into_rows(table) })
+    Ok(threads.install(|| sums.into_tables(table, &subtasks)))
+}
+
+/// The centroids of all subtasks, by aggregation first.
+fn queries(index: &TargetIndex, aggregations: &[Aggregation]) -> Queries {
+    let centroids = aggregations.iter().flat_map(|aggregation| {
+        let centroids = index.centroids(*aggregation).to_slice();
+        centroids.expect("an index is in standard layout").chunks_exact(index.store.proj_dim)
+    });
+    Queries::new(centroids)
 }
 
 /// Learning rates as shares of their sum.
@@ -106,13 +116,13 @@ fn weights(checkpoints: &[ScoredCheckpoint<'_>]) -> Result<Vec<f64>, InfluenceEr
 fn check(
     checkpoints: &[ScoredCheckpoint<'_>],
     table: &[TableRow],
-    kind: GradientKind,
+    kinds: &[GradientKind],
 ) -> Result<(), InfluenceError> {
     let names = |index: &TargetIndex| -> Vec<String> {
         index.subtasks.iter().map(|subtask| subtask.name.clone()).collect()
     };
     for ScoredCheckpoint { pool, index, .. } in checkpoints {
-        pool.require(kind)?;
+        kinds.iter().try_for_each(|kind| pool.require(*kind))?;
         index
             .store
             .check_comparable(pool.header(), "the target's index")
@@ -129,80 +139,139 @@ fn check(
     Ok(())
 }
 
-/// Weighted sums over the checkpoints, one a row, in f64.
-struct Sums {
+/// Weighted sums over the checkpoints, in f64.
+struct Sums<'a> {
+    settings: ScoreSettings<'a>,
     n_subtasks: usize,
-    /// `[n × n_subtasks]`.
+    /// `[n × kinds × aggregations × n_subtasks]`.
     influence: Vec<f64>,
-    loss: Vec<f64>,
+    /// `[n × kinds]`.
     norm: Vec<f64>,
+    /// `[n]`.
+    loss: Vec<f64>,
+    /// `[n]`.
     flags: Vec<Option<String>>,
 }
 
-impl Sums {
-    fn new(n_rows: usize, n_subtasks: usize) -> Self {
+impl<'a> Sums<'a> {
+    fn new(n_rows: usize, n_subtasks: usize, settings: ScoreSettings<'a>) -> Self {
+        let n_kinds = settings.kinds.len();
+        let n_columns = n_kinds * settings.aggregations.len() * n_subtasks;
         Self {
+            settings,
             n_subtasks,
-            influence: vec![0.0; n_rows * n_subtasks],
+            influence: vec![0.0; n_rows * n_columns],
+            norm: vec![0.0; n_rows * n_kinds],
             loss: vec![0.0; n_rows],
-            norm: vec![0.0; n_rows],
             flags: vec![None; n_rows],
         }
     }
 
-    /// Adds a shard whose first row is the pool's `first_row`. Blocks run in
-    /// parallel on the current rayon pool; every inner product is one f32 sum
-    /// in the order of dimensions.
+    /// Sums of influence that a row has.
+    fn n_columns(&self) -> usize {
+        self.settings.kinds.len() * self.settings.aggregations.len() * self.n_subtasks
+    }
+
+    /// Adds some shards whose first row is the pool's `first_row`; gives the row
+    /// after them.
     fn add(
         &mut self,
-        shard: &Shard,
+        shards: &[Shard],
         first_row: usize,
-        kind: GradientKind,
-        centroids: ArrayView2<'_, f32>,
+        queries: &Queries,
         weight: f64,
-    ) {
-        let columns = shard.kind(kind).expect("the store was asked for it");
-        let (n_rows, proj_dim) = (shard.n_rows(), centroids.ncols());
-        self.influence[first_row * self.n_subtasks..][..n_rows * self.n_subtasks]
-            .par_chunks_mut(BLOCK_ROWS * self.n_subtasks)
-            .enumerate()
-            .for_each_init(Vec::new, |buffer, (block, sums)| {
-                let start = block * BLOCK_ROWS;
-                let end = start + sums.len() / self.n_subtasks;
-                let unit = columns.unit.as_f32(start * proj_dim..end * proj_dim, buffer);
-                let unit = ArrayView2::from_shape((end - start, proj_dim), unit)
-                    .expect("a block is whole rows");
-                for (sum, cosine) in sums.iter_mut().zip(&unit.dot(&centroids.t())) {
-                    *sum += weight * f64::from(*cosine);
-                }
+        threads: &ThreadPool,
+    ) -> usize {
+        let n_columns = self.n_columns();
+        let mut rest = &mut self.influence[first_row * n_columns..];
+        let parts = shards.iter().map(|shard| {
+            rest.split_off_mut(..shard.n_rows() * n_columns).expect("a store has the table's rows")
+        });
+        let parts: Vec<_> = parts.collect();
+        threads.install(|| {
+            shards.par_iter().zip(parts).for_each(|(shard, sums)| {
+                let blocks = sums.par_chunks_mut(BLOCK_ROWS * n_columns).enumerate();
+                blocks.for_each(|(block, sums)| {
+                    let start = block * BLOCK_ROWS;
+                    let rows = start..start + sums.len() / n_columns;
+                    add_influence(shard, rows, self.settings.kinds, queries, weight, sums);
+                });
             });
-        for (row, at) in (first_row..).take(n_rows).enumerate() {
+        });
+        shards.iter().fold(first_row, |first_row, shard| {
+            self.add_facts(shard, first_row, weight);
+            first_row + shard.n_rows()
+        })
+    }
+
+    /// Adds what is known of a shard's rows besides their influence.
+    fn add_facts(&mut self, shard: &Shard, first_row: usize, weight: f64) {
+        let kinds = self.settings.kinds;
+        for row in 0..shard.n_rows() {
+            let at = first_row + row;
             self.loss[at] += weight * f64::from(shard.loss()[row]);
-            self.norm[at] += weight * f64::from(columns.norms[row]);
             if self.flags[at].is_none() {
                 self.flags[at] = shard.flag(row).map(str::to_owned);
             }
         }
+        for (kind_idx, kind) in kinds.iter().enumerate() {
+            let norms = shard.kind(*kind).expect("the store was asked for it").norms;
+            for (row, norm) in norms.iter().enumerate() {
+                self.norm[(first_row + row) * kinds.len() + kind_idx] += weight * f64::from(*norm);
+            }
+        }
     }
 
-    fn into_rows(self, table: &[TableRow]) -> Vec<ScoreRow> {
-        let influence = self.influence.chunks_exact(self.n_subtasks);
-        let influence = influence.map(|row| row.iter().map(|sum| *sum as f32).collect());
-        let flags = self.flags.into_iter().zip(influence);
-        table
-            .iter()
-            .zip(flags)
-            .zip(self.loss.iter().zip(&self.norm))
-            .map(|((head, (flag, by_subtask)), (loss, norm))| ScoreRow {
-                id: head.id,
-                source: head.source.clone(),
-                n_tokens: head.n_tokens,
-                n_supervised: head.n_supervised,
-                loss: *loss as f32,
-                norm: *norm as f32,
-                by_subtask: if flag.is_none() { by_subtask } else { Vec::new() },
-                flag,
-            })
-            .collect()
+    /// A table a kind and aggregation.
+    fn into_tables(self, table: &[TableRow], subtasks: &[String]) -> Vec<ScoreTable> {
+        let n_aggregations = self.settings.aggregations.len();
+        let n_tables = self.settings.kinds.len() * n_aggregations;
+        let of = |table_idx: usize| ScoreTable {
+            subtasks: subtasks.to_vec(),
+            rows: (0..table.len())
+                .into_par_iter()
+                .map(|at| self.row(&table[at], at, table_idx, table_idx / n_aggregations))
+                .collect(),
+        };
+        (0..n_tables).map(of).collect()
+    }
+
+    fn row(&self, head: &TableRow, at: usize, table_idx: usize, kind_idx: usize) -> ScoreRow {
+        let flag = self.flags[at].clone();
+        let influence = &self.influence[at * self.n_columns()..][table_idx * self.n_subtasks..];
+        let by_subtask = influence[..self.n_subtasks].iter().map(|sum| *sum as f32);
+        ScoreRow {
+            id: head.id,
+            source: head.source.clone(),
+            n_tokens: head.n_tokens,
+            n_supervised: head.n_supervised,
+            loss: self.loss[at] as f32,
+            norm: self.norm[at * self.settings.kinds.len() + kind_idx] as f32,
+            by_subtask: if flag.is_none() { by_subtask.collect() } else { Vec::new() },
+            flag,
+        }
+    }
+}
+
+/// Adds the influence of some of a shard's rows to their sums,
+/// `[n × kinds × queries.len()]`.
+fn add_influence(
+    shard: &Shard,
+    rows: Range<usize>,
+    kinds: &[GradientKind],
+    queries: &Queries,
+    weight: f64,
+    sums: &mut [f64],
+) {
+    for (kind_idx, kind) in kinds.iter().enumerate() {
+        let columns = shard.kind(*kind).expect("the store was asked for it");
+        let cosines = columns.unit.inner_products(rows.clone(), queries);
+        let cosines = cosines.chunks_exact(queries.len());
+        for (sums, cosines) in sums.chunks_exact_mut(kinds.len() * queries.len()).zip(cosines) {
+            let sums = &mut sums[kind_idx * queries.len()..];
+            for (sum, cosine) in sums.iter_mut().zip(cosines) {
+                *sum += weight * cosine;
+            }
+        }
     }
 }

@@ -203,12 +203,12 @@ fn settings_of(stage: Stage, config: &Config) -> Value {
         checkpoints,
         warmup,
         lora,
-        gradients: _, // by the kinds that are stored, and the one that scores
+        gradients, // stored in one order, scored in theirs: the first one ranks
         cascade,
         projection,
         store_dtype,
         shard_rows,
-        aggregation,
+        aggregations,
         budget,
         schema,
         compute,
@@ -235,7 +235,7 @@ fn settings_of(stage: Stage, config: &Config) -> Value {
             "shard-rows": shard_rows, "dtype": dtype, "seed": seed, "random-weights": random_weights,
         }),
         Stage::Index | Stage::Report => json!({}),
-        Stage::Score => json!({ "gradient": config.scoring_kind(), "aggregation": aggregation }),
+        Stage::Score => json!({ "gradient": gradients, "aggregation": aggregations }),
         Stage::Select => json!({ "budget": budget.to_string(), "schema": schema }),
     }
 }

@@ -133,8 +133,8 @@ fn score_pool(run: &Run<'_>) -> Result<Output, PipelineError> {
         })
         .collect();
     let settings = ScoreSettings {
-        kind: config.scoring_kind(),
-        aggregation: config.aggregation,
+        kinds: &config.gradients,
+        aggregations: &config.aggregations,
         threads: config.compute.threads,
     };
     let kept = match run.config.cascade {
@@ -142,11 +142,24 @@ fn score_pool(run: &Run<'_>) -> Result<Output, PipelineError> {
         None => None,
     };
     let rows = kept.as_ref().map_or_else(|| pool.rows(), KeptRows::rows);
-    let scores = score(&scored, rows, settings, run.observer)?.filled_up(pool.rows());
-    scores.write(&run.dir.scores())?;
-    let n_ranked = scores.rows.iter().filter(|row| row.flag.is_none()).count();
-    let summary = format!("{n_ranked} examples scored on {} subtasks", scores.subtasks.len());
-    Ok(Output { files: with_checksums([run.dir.scores()])?, summary })
+    let tables = score(&scored, rows, settings, run.observer)?;
+    let tables: Vec<_> = tables.into_iter().map(|scores| scores.filled_up(pool.rows())).collect();
+    let paths = scores_paths(run);
+    for (scores, path) in tables.iter().zip(&paths) {
+        scores.write(path)?;
+    }
+    let n_ranked = tables[0].rows.iter().filter(|row| row.flag.is_none()).count();
+    let summary = format!("{n_ranked} examples scored on {} subtasks", tables[0].subtasks.len());
+    Ok(Output { files: with_checksums(paths)?, summary })
+}
+
+/// A file for every kind of gradient with every aggregation, by kind first. The
+/// first pair ranks.
+fn scores_paths(run: &Run<'_>) -> Vec<PathBuf> {
+    let kinds = run.config.gradients.iter();
+    let pairs = kinds.flat_map(|kind| run.config.aggregations.iter().map(move |a| (kind, a)));
+    let others = pairs.skip(1).map(|(kind, a)| run.dir.other_scores(&format!("{kind}-{a}")));
+    std::iter::once(run.dir.scores()).chain(others).collect()
 }
 
 fn select_subset(run: &Run<'_>, inputs: &StageInputs) -> Result<Output, PipelineError> {

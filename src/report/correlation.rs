@@ -38,9 +38,9 @@ impl Correlations {
     }
 }
 
-/// Pearson's correlation of the ranks of `xs` and `ys`, equal values sharing the
-/// mean of their ranks. `None` if either is constant.
-fn spearman(xs: &[f64], ys: &[f64]) -> Option<f64> {
+/// Spearman's rank correlation: Pearson's of the ranks of `xs` and `ys`, equal
+/// values sharing the mean of their ranks. `None` if either is constant.
+pub fn spearman(xs: &[f64], ys: &[f64]) -> Option<f64> {
     let (xs, ys) = (ranks(xs), ranks(ys));
     let mean = f64::midpoint(1.0, xs.len() as f64);
     let (mut xy, mut xx, mut yy) = (0.0, 0.0, 0.0);

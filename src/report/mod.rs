@@ -18,7 +18,7 @@ mod warnings;
 use std::path::Path;
 
 pub use composition::{Flagged, SourceShare, SubtaskShare};
-pub use correlation::Correlations;
+pub use correlation::{Correlations, spearman};
 pub use quote::Quote;
 pub use spread::{Bin, Histogram, Lengths, Quantile, Scores};
 pub use summary::{

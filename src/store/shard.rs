@@ -4,20 +4,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeBinaryArray, FixedSizeListArray, Float16Array, Float32Array,
-    RecordBatch, StringArray, UInt32Array,
+    Array, ArrayRef, AsArray, FixedSizeBinaryArray, Float32Array, RecordBatch, StringArray,
+    UInt32Array,
 };
-use arrow::datatypes::{DataType, Field, Float16Type, Float32Type, Schema, UInt32Type};
+use arrow::datatypes::{DataType, Field, Float32Type, Schema, UInt32Type};
 use arrow::error::ArrowError;
-use half::f16;
-use half::slice::HalfFloatSliceExt;
 use serde::{Deserialize, Serialize};
 
 use super::checked_file::read_marker;
-use super::{
-    CheckedFile, FORMAT, Flag, Split, StoreDtype, StoreError, StoreErrorKind, commit, list_type,
-    lists,
-};
+use super::unit_rows::{self, UnitRows};
+use super::{CheckedFile, FORMAT, Flag, Split, StoreDtype, StoreError, StoreErrorKind, commit};
 use crate::gradient::direction::GradientKind;
 use crate::pool::ExampleId;
 
@@ -75,21 +71,13 @@ impl StoreHeader {
     fn schema(&self) -> Schema {
         let mut fields = vec![Field::new("id", DataType::FixedSizeBinary(16), false)];
         for kind in &self.kinds {
-            fields.push(Field::new(kind.name(), self.rows_type(), false));
+            fields.extend(unit_rows::fields(*kind, self.dtype, self.proj_dim));
             fields.push(Field::new(format!("{kind}.norm"), DataType::Float32, false));
         }
         fields.push(Field::new("loss", DataType::Float32, false));
         fields.push(Field::new("n_supervised", DataType::UInt32, false));
         fields.push(Field::new("flag", DataType::Utf8, true));
         Schema::new(fields)
-    }
-
-    fn rows_type(&self) -> DataType {
-        let coordinate = match self.dtype {
-            StoreDtype::F32 => DataType::Float32,
-            StoreDtype::F16 => DataType::Float16,
-        };
-        list_type(coordinate, self.proj_dim)
     }
 }
 
@@ -122,7 +110,8 @@ pub fn shard_path(dir: &Path, shard: usize) -> PathBuf {
     dir.join(format!("shard-{shard:05}.arrow"))
 }
 
-/// Writes a shard and commits it. `fingerprint` says what it was made from;
+/// Writes a shard and commits it, quantizing its rows on the current rayon pool
+/// if the header's dtype asks for it. `fingerprint` says what it was made from;
 /// [`Shard::fingerprint`] gives it back.
 ///
 /// # Errors
@@ -144,7 +133,7 @@ fn record_batch(header: &StoreHeader, rows: ShardRows) -> Result<RecordBatch, Ar
     let ids = rows.ids.iter().map(|id| id.0);
     let mut columns: Vec<ArrayRef> = vec![Arc::new(FixedSizeBinaryArray::try_from_iter(ids)?)];
     for KindRows { unit, norms } in rows.kinds {
-        columns.push(Arc::new(unit_rows(header, unit)?));
+        columns.extend(unit_rows::columns(header.dtype, header.proj_dim, unit)?);
         columns.push(Arc::new(Float32Array::from(norms)));
     }
     columns.push(Arc::new(Float32Array::from(rows.loss)));
@@ -152,18 +141,6 @@ fn record_batch(header: &StoreHeader, rows: ShardRows) -> Result<RecordBatch, Ar
     let reasons = rows.flags.into_iter().map(|flag| flag.map(Flag::reason));
     columns.push(Arc::new(reasons.collect::<StringArray>()));
     RecordBatch::try_new(Arc::new(header.schema()), columns)
-}
-
-fn unit_rows(header: &StoreHeader, unit: Vec<f32>) -> Result<FixedSizeListArray, ArrowError> {
-    let values: ArrayRef = match header.dtype {
-        StoreDtype::F32 => Arc::new(Float32Array::from(unit)),
-        StoreDtype::F16 => {
-            let mut halves = vec![f16::ZERO; unit.len()];
-            halves.convert_from_f32_slice(&unit);
-            Arc::new(Float16Array::from(halves))
-        }
-    };
-    lists(values, header.proj_dim)
 }
 
 /// How many of the shards for which `is_wanted` are committed in `dir`, going
@@ -275,14 +252,13 @@ impl Shard {
 
     /// The gradients of one kind; `None` if they are not stored.
     pub fn kind(&self, kind: GradientKind) -> Option<KindColumns<'_>> {
-        let kind_idx = self.header.kinds.iter().position(|stored| *stored == kind)?;
-        let rows = self.batch.column(1 + 2 * kind_idx).as_fixed_size_list().values();
-        let norms = self.batch.column(2 + 2 * kind_idx).as_primitive::<Float32Type>();
-        let unit = match self.header.dtype {
-            StoreDtype::F32 => UnitRows::F32(rows.as_primitive::<Float32Type>().values()),
-            StoreDtype::F16 => UnitRows::F16(rows.as_primitive::<Float16Type>().values()),
-        };
-        Some(KindColumns { unit, norms: norms.values() })
+        let StoreHeader { dtype, proj_dim, kinds, .. } = &self.header;
+        let kind_idx = kinds.iter().position(|stored| *stored == kind)?;
+        let n_columns = dtype.n_columns() + 1;
+        let columns = &self.batch.columns()[1 + kind_idx * n_columns..][..n_columns];
+        let (norms, rows) = columns.split_last()?;
+        let unit = UnitRows::read(*dtype, *proj_dim, rows);
+        Some(KindColumns { unit, norms: norms.as_primitive::<Float32Type>().values() })
     }
 
     /// Mean token loss in nats, one a row.
@@ -323,35 +299,4 @@ pub struct KindColumns<'a> {
     pub unit: UnitRows<'a>,
     /// Their lengths before, `[n]`.
     pub norms: &'a [f32],
-}
-
-/// Rows `[n × proj_dim]`, row-major, as they are stored.
-#[derive(Clone, Copy, Debug)]
-pub enum UnitRows<'a> {
-    /// 4 bytes a coordinate.
-    F32(&'a [f32]),
-    /// 2 bytes a coordinate.
-    F16(&'a [f16]),
-}
-
-impl<'a> UnitRows<'a> {
-    /// The coordinates `range` as f32: where they are stored if they are f32,
-    /// else converted into `buffer`.
-    ///
-    /// # Panics
-    ///
-    /// If `range` passes the end.
-    pub fn as_f32<'b>(&self, range: std::ops::Range<usize>, buffer: &'b mut Vec<f32>) -> &'b [f32]
-    where
-        'a: 'b,
-    {
-        match self {
-            Self::F32(values) => &values[range],
-            Self::F16(values) => {
-                buffer.resize(range.len(), 0.0);
-                values[range].convert_to_f32_slice(buffer);
-                buffer
-            }
-        }
-    }
 }

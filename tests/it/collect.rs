@@ -60,9 +60,7 @@ fn rows_stand_in_order_of_id_with_the_gradient_of_their_own_example() {
                 .unwrap();
             assert_eq!(shard.loss()[row].to_bits(), losses[0].loss.to_bits());
             assert_eq!(shard.n_supervised()[row], losses[0].n_supervised);
-            let range = row * gradient.len()..(row + 1) * gradient.len();
-            let mut buffer = Vec::new();
-            let unit = sgd.unit.as_f32(range, &mut buffer);
+            let unit = sgd.unit.decode(row..row + 1);
             for (unit, value) in unit.iter().zip(&gradient) {
                 approx::assert_relative_eq!(unit * sgd.norms[row], value, max_relative = 1e-6);
             }
@@ -178,8 +176,7 @@ fn rows_that_must_not_be_ranked_are_flagged_with_the_reason_and_hold_zeros() {
     assert_eq!(flags, expected);
     for kind in GradientKind::ALL {
         let columns = shard.kind(kind).unwrap();
-        let mut buffer = Vec::new();
-        let unit = columns.unit.as_f32(0..6 * 64, &mut buffer);
+        let unit = columns.unit.decode(0..6);
         assert!(unit[..5 * 64].iter().all(|value| *value == 0.0));
         assert!(unit[5 * 64..].iter().any(|value| *value != 0.0));
         assert_eq!(columns.norms[..5], [0.0; 5]);
@@ -281,7 +278,7 @@ proptest! {
         projection in prop::sample::select(vec![
             ProjectionKind::Sjlt, ProjectionKind::Rademacher, ProjectionKind::None,
         ]),
-        dtype in prop::sample::select(vec![StoreDtype::F32, StoreDtype::F16]),
+        dtype in prop::sample::select(StoreDtype::ALL.to_vec()),
     ) {
         let table = toy::pool(40, 9);
         let kinds = vec![GradientKind::Adam, GradientKind::Sgd];

@@ -1,7 +1,5 @@
 //! Index and scores: the slow LESS, whatever the shards, threads and order.
 
-use std::path::Path;
-
 use less_select::gradient::direction::GradientKind;
 use less_select::gradient::layout::ParamLayout;
 use less_select::gradient::linear::{LinearError, LinearModel};
@@ -57,18 +55,21 @@ impl World {
             .collect()
     }
 
-    fn score(&self, pool: &Table, settings: ScoreSettings) -> ScoreTable {
-        score(&self.checkpoints(), &pool.rows, settings, &Silent).unwrap()
+    /// The first table.
+    fn score(&self, pool: &Table, settings: ScoreSettings<'_>) -> ScoreTable {
+        score(&self.checkpoints(), &pool.rows, settings, &Silent).unwrap().remove(0)
+    }
+
+    fn score_as(&self, pool: &Table, kind: GradientKind, aggregation: Aggregation) -> ScoreTable {
+        let (kinds, aggregations) = (&[kind], &[aggregation]);
+        let threads = std::num::NonZeroUsize::new(1);
+        self.score(pool, ScoreSettings { kinds, aggregations, threads })
     }
 }
 
-fn settings(kind: GradientKind, aggregation: Aggregation) -> ScoreSettings {
-    ScoreSettings { kind, aggregation, threads: std::num::NonZeroUsize::new(1) }
-}
-
-const PLAIN: ScoreSettings = ScoreSettings {
-    kind: GradientKind::AdamV,
-    aggregation: Aggregation::MeanOfCosines,
+const PLAIN: ScoreSettings<'_> = ScoreSettings {
+    kinds: &[GradientKind::AdamV],
+    aggregations: &[Aggregation::MeanOfCosines],
     threads: None,
 };
 
@@ -78,7 +79,7 @@ fn exact_scores_are_those_of_the_slow_less() {
     let world = World::new(&Setup::default(), &pool, &target, 2);
     for kind in GradientKind::ALL {
         for aggregation in AGGREGATIONS {
-            let found = world.score(&pool, settings(kind, aggregation));
+            let found = world.score_as(&pool, kind, aggregation);
             assert_eq!(found.subtasks, ["essay", "quiz/a", "quiz/b"]);
             let expected = slow_less::influence(&pool, &target, &LEARNING_RATES, kind, aggregation);
             for (row, expected) in found.rows.iter().zip(&expected) {
@@ -95,12 +96,12 @@ fn exact_scores_are_those_of_the_slow_less() {
 fn projected_scores_rank_as_the_exact_ones() {
     let target = toy::target(2);
     let pool = toy::pool_like(&target, 1);
-    for dtype in [StoreDtype::F32, StoreDtype::F16] {
+    for dtype in [StoreDtype::F32, StoreDtype::F16, StoreDtype::I8] {
         let setup =
             Setup { projection: ProjectionKind::Sjlt, proj_dim: 8192, dtype, ..Setup::default() };
         let world = World::new(&setup, &pool, &target, 2);
         for kind in GradientKind::ALL {
-            let found = world.score(&pool, settings(kind, Aggregation::MeanOfCosines));
+            let found = world.score_as(&pool, kind, Aggregation::MeanOfCosines);
             let exact = slow_less::influence(
                 &pool,
                 &target,
@@ -118,6 +119,49 @@ fn projected_scores_rank_as_the_exact_ones() {
     }
 }
 
+/// With a dense projection, whose rows are like those of a model: the toy's
+/// gradients are sparse, and an `sjlt` would keep them so. A bit cannot tell a
+/// zero from a large coordinate.
+#[test]
+fn scores_in_every_dtype_rank_as_in_f32() {
+    let target = toy::target(2);
+    let pool = toy::pool_like(&target, 1);
+    let score = |dtype| {
+        let setup = Setup {
+            kinds: PLAIN.kinds.to_vec(),
+            projection: ProjectionKind::Rademacher,
+            proj_dim: 1024,
+            dtype,
+            ..Setup::default()
+        };
+        let found = World::new(&setup, &pool, &target, 2).score(&pool, PLAIN);
+        found.rows.iter().map(|row| f64::from(row.best().unwrap().1)).collect::<Vec<_>>()
+    };
+    let expected = score(StoreDtype::F32);
+    for (dtype, least) in [
+        (StoreDtype::F16, 0.9999),
+        (StoreDtype::I8, 0.9999),
+        (StoreDtype::I4, 0.998),
+        (StoreDtype::I1, 0.9),
+    ] {
+        let correlation = slow_less::rank_correlation(&score(dtype), &expected);
+        assert!(correlation >= least, "{dtype}: {correlation}");
+    }
+}
+
+#[test]
+fn several_kinds_and_aggregations_are_scored_in_one_pass_as_one_by_one() {
+    let (pool, target) = (toy::pool(40, 33), toy::target(34));
+    let setup = Setup { dtype: StoreDtype::I8, ..Setup::default() };
+    let world = World::new(&setup, &pool, &target, 2);
+    let settings =
+        ScoreSettings { kinds: &GradientKind::ALL, aggregations: &AGGREGATIONS, threads: None };
+    let together = score(&world.checkpoints(), &pool.rows, settings, &Silent).unwrap();
+    let kinds = GradientKind::ALL.into_iter();
+    let one_by_one = kinds.flat_map(|kind| AGGREGATIONS.map(|a| world.score_as(&pool, kind, a)));
+    assert_eq!(together, one_by_one.collect::<Vec<_>>());
+}
+
 #[test]
 fn what_else_is_known_of_a_row_is_averaged_by_weight() {
     let (pool, target) = (toy::pool(20, 3), toy::target(4));
@@ -131,7 +175,7 @@ fn what_else_is_known_of_a_row_is_averaged_by_weight() {
         assert_eq!((row.n_tokens, row.n_supervised), (head.n_tokens, head.n_supervised));
         let (shard, at) = (at / 16, at % 16);
         let loss = mean(&|store| store.shards()[shard].loss()[at]);
-        let norm = mean(&|store| store.shards()[shard].kind(PLAIN.kind).unwrap().norms[at]);
+        let norm = mean(&|store| store.shards()[shard].kind(PLAIN.kinds[0]).unwrap().norms[at]);
         approx::assert_relative_eq!(f64::from(row.loss), loss, max_relative = 1e-6);
         approx::assert_relative_eq!(f64::from(row.norm), norm, max_relative = 1e-6);
     }
@@ -177,7 +221,7 @@ fn a_copy_of_a_lone_target_example_scores_one_and_ranks_first() {
     let pool = toy::table(others.chain([copy.clone()]).map(|example| (example, "toy", None)));
     let world = World::new(&Setup::default(), &pool, &target, 2);
     for aggregation in AGGREGATIONS {
-        let found = world.score(&pool, settings(GradientKind::Sgd, aggregation));
+        let found = world.score_as(&pool, GradientKind::Sgd, aggregation);
         let best =
             found.rows.iter().max_by(|a, b| a.best().unwrap().1.total_cmp(&b.best().unwrap().1));
         let best = best.unwrap();
@@ -384,7 +428,7 @@ proptest! {
         order in Just((0..45).collect::<Vec<usize>>()).prop_shuffle(),
         projection in prop::sample::select(vec![ProjectionKind::Sjlt, ProjectionKind::Rademacher]),
     ) {
-        let kinds = vec![PLAIN.kind];
+        let kinds = PLAIN.kinds.to_vec();
         let plain = Setup { kinds, projection, proj_dim: 512, ..Setup::default() };
         let target = toy::target(27);
         let in_order = toy::pool(45, 26);
@@ -404,12 +448,12 @@ proptest! {
         let (pool, target) = (toy::pool(20, 28), toy::target(29));
         let setup = Setup { projection: ProjectionKind::Sjlt, ..Setup::default() };
         let mut world = World::new(&setup, &pool, &target, 1);
-        let expected = world.score(&pool, settings(GradientKind::Sgd, Aggregation::MeanOfCosines));
+        let expected = world.score_as(&pool, GradientKind::Sgd, Aggregation::MeanOfCosines);
         let dir = tempfile::tempdir().unwrap();
         let mut model = Scaled { model: toy::model(1), factor: 2f32.powi(exponent) };
         setup.collect_with(&mut model, &pool, Split::Pool, 1, dir.path(), &Silent).unwrap();
         world.pools[0] = GradientStore::open(dir.path()).unwrap();
-        let found = world.score(&pool, settings(GradientKind::Sgd, Aggregation::MeanOfCosines));
+        let found = world.score_as(&pool, GradientKind::Sgd, Aggregation::MeanOfCosines);
         prop_assert_eq!(bits(&found), bits(&expected));
     }
 }
@@ -467,94 +511,4 @@ impl PerExampleGradients for Scaled {
             sink(param_idx, &rows.iter().map(|value| value * self.factor).collect::<Vec<_>>());
         })
     }
-}
-
-/// Where `scores.parquet` stands in a test's folder.
-fn scores_path(dir: &TempDir) -> std::path::PathBuf {
-    Path::join(dir.path(), "scores.parquet")
-}
-
-fn score_row(byte: u8, by_subtask: &[f32], flag: Option<&str>) -> ScoreRow {
-    ScoreRow {
-        id: ExampleId([byte; 16]),
-        source: "flan".to_owned(),
-        n_tokens: 10 + u32::from(byte),
-        n_supervised: 5,
-        loss: 1.25,
-        norm: 0.5,
-        flag: flag.map(str::to_owned),
-        by_subtask: by_subtask.to_vec(),
-    }
-}
-
-#[test]
-fn scores_read_back_are_those_written_with_the_same_bytes_every_time() {
-    let table = ScoreTable {
-        subtasks: vec!["essay".to_owned(), "quiz/a".to_owned()],
-        rows: vec![
-            score_row(1, &[0.25, -0.5], None),
-            score_row(2, &[], Some("zero gradient")),
-            score_row(3, &[-0.125, 0.75], None),
-        ],
-    };
-    let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    table.write(&scores_path(&a)).unwrap();
-    table.write(&scores_path(&b)).unwrap();
-    assert_eq!(ScoreTable::read(&scores_path(&a)).unwrap(), table);
-    assert!(fs_err::read(scores_path(&a)).unwrap() == fs_err::read(scores_path(&b)).unwrap());
-
-    let file = fs_err::File::open(scores_path(&a)).unwrap().into_parts().0;
-    let reader = parquet::arrow::arrow_reader::ParquetRecordBatchReader::try_new(file, 10).unwrap();
-    let batches = reader.collect::<Result<Vec<_>, _>>().unwrap();
-    insta::assert_snapshot!(as_json_lines(&batches), @r#"
-    {"id":"01010101010101010101010101010101","source":"flan","score":0.25,"subtask":"essay","n_tokens":11,"n_supervised":5,"loss":1.25,"norm":0.5,"subtask:essay":0.25,"subtask:quiz/a":-0.5}
-    {"id":"02020202020202020202020202020202","source":"flan","n_tokens":12,"n_supervised":5,"loss":1.25,"norm":0.5,"flag":"zero gradient"}
-    {"id":"03030303030303030303030303030303","source":"flan","score":0.75,"subtask":"quiz/a","n_tokens":13,"n_supervised":5,"loss":1.25,"norm":0.5,"subtask:essay":-0.125,"subtask:quiz/a":0.75}
-    "#);
-}
-
-/// The rows as lines of JSON, nulls left out.
-fn as_json_lines(batches: &[arrow::array::RecordBatch]) -> String {
-    let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
-    writer.write_batches(&batches.iter().collect::<Vec<_>>()).unwrap();
-    writer.finish().unwrap();
-    String::from_utf8(writer.into_inner()).unwrap()
-}
-
-#[test]
-fn a_loss_that_is_not_finite_is_null_on_disk() {
-    let mut row = score_row(1, &[], Some("non-finite loss"));
-    row.loss = f32::INFINITY;
-    let table = ScoreTable { subtasks: vec!["quiz".to_owned()], rows: vec![row] };
-    let dir = tempfile::tempdir().unwrap();
-    table.write(&scores_path(&dir)).unwrap();
-    assert!(ScoreTable::read(&scores_path(&dir)).unwrap().rows[0].loss.is_nan());
-}
-
-#[test]
-fn what_is_no_table_of_scores_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = scores_path(&dir);
-    assert!(ScoreTable::read(&path).is_err(), "missing");
-    let table = ScoreTable {
-        subtasks: vec!["quiz".to_owned()],
-        rows: (0..100).map(|byte| score_row(byte, &[f32::from(byte).sin()], None)).collect(),
-    };
-    table.write(&path).unwrap();
-    let whole = fs_err::read(&path).unwrap();
-    for length in (0..whole.len()).step_by(7) {
-        fs_err::write(&path, &whole[..length]).unwrap();
-        assert!(ScoreTable::read(&path).is_err(), "cut at {length}");
-    }
-    let batch = arrow::array::RecordBatch::try_from_iter([(
-        "id",
-        std::sync::Arc::new(arrow::array::StringArray::from(vec!["x"])) as arrow::array::ArrayRef,
-    )])
-    .unwrap();
-    let file = fs_err::File::create(&path).unwrap();
-    let mut writer = parquet::arrow::ArrowWriter::try_new(file, batch.schema(), None).unwrap();
-    writer.write(&batch).unwrap();
-    writer.close().unwrap();
-    let error = ScoreTable::read(&path).unwrap_err();
-    insta::assert_snapshot!(error.kind, @"does not have the columns of a score table");
 }

@@ -24,8 +24,10 @@ mod parity_scores;
 #[cfg(feature = "torch")]
 mod pipeline;
 mod projection;
+mod quantized;
 mod report;
 mod scored_pool;
+mod scores_file;
 mod selection;
 // The real model finds real skills.
 #[cfg(feature = "torch")]

@@ -85,9 +85,9 @@ fn scores(
     checkpoints: &[ScoredCheckpoint<'_>],
     pool: &Table,
     examples: &[RawExample],
-    settings: ScoreSettings,
+    settings: ScoreSettings<'_>,
 ) -> Scores {
-    let found = score(checkpoints, &pool.rows, settings, &Silent).unwrap();
+    let found = score(checkpoints, &pool.rows, settings, &Silent).unwrap().remove(0);
     let by_id: BTreeMap<ExampleId, &Vec<f32>> =
         found.rows.iter().map(|row| (row.id, &row.by_subtask)).collect();
     let of = |raw: &RawExample| by_id[&raw.example().id].iter().copied().map(f64::from).collect();
@@ -116,7 +116,8 @@ fn exact_scores_are_those_of_the_reference() {
     assert_eq!(sides[0].1.subtasks.len(), 2);
     for kind in GradientKind::ALL {
         for aggregation in [Aggregation::MeanOfCosines, Aggregation::CosineOfMean] {
-            let settings = ScoreSettings { kind, aggregation, threads: None };
+            let (kinds, aggregations) = (&[kind], &[aggregation]);
+            let settings = ScoreSettings { kinds, aggregations, threads: None };
             let found = scores(&scored, &pool, &examples.pool, settings);
             let name = serde_json::to_value(aggregation).unwrap();
             let expected = &expected.scores[kind.name()][name.as_str().unwrap()];

@@ -245,6 +245,24 @@ fn a_damaged_shard_is_named_and_never_scored() {
     assert!(said.stderr.contains("shard-00000.arrow"), "{}", said.stderr);
 }
 
+#[test]
+fn several_kinds_and_aggregations_are_scored_and_the_first_ones_rank() {
+    let run = TestRun::new(12);
+    let (a, b) = ("mean-of-cosines,cosine-of-mean", "cosine-of-mean,mean-of-cosines");
+    let said = run.run(&["--gradient", "adam-v,sgd", "--aggregation", a, "--store-dtype", "i8"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let read = |name: &str| fs_err::read(run.run_dir().join(name)).unwrap();
+    let (first, last) = (read("scores.parquet"), read("scores-sgd-cosine-of-mean.parquet"));
+    read("scores-adam-v-cosine-of-mean.parquet");
+    read("scores-sgd-mean-of-cosines.parquet");
+
+    let said = run.run(&["--gradient", "sgd,adam-v", "--aggregation", b, "--store-dtype", "i8"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert_eq!(said.stderr.matches("unchanged").count(), 4, "{}", said.stderr);
+    assert_eq!(read("scores.parquet"), last);
+    assert_eq!(read("scores-adam-v-mean-of-cosines.parquet"), first);
+}
+
 fn flip_a_byte(path: &Path) {
     let mut bytes = fs_err::read(path).unwrap();
     let middle = bytes.len() / 2;

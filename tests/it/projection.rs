@@ -353,10 +353,8 @@ fn errors_on_gradients<M: PerExampleGradients>(
         let mut gradients = Vec::new();
         for shard in store.shards() {
             let sgd = shard.kind(GradientKind::Sgd).unwrap();
-            let row = store.header().proj_dim;
             for (at, norm) in sgd.norms.iter().enumerate() {
-                let mut buffer = Vec::new();
-                let unit = sgd.unit.as_f32(at * row..(at + 1) * row, &mut buffer);
+                let unit = sgd.unit.decode(at..at + 1);
                 gradients.extend(unit.iter().map(|value| value * norm));
             }
         }
