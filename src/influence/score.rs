@@ -35,9 +35,9 @@ pub struct ScoredCheckpoint<'a> {
 /// How scores are computed.
 #[derive(Clone, Copy, Debug)]
 pub struct ScoreSettings<'a> {
-    /// Which of the stored gradients of the pool.
+    /// Which of the stored gradients of the pool, at least one.
     pub kinds: &'a [GradientKind],
-    /// How a subtask's examples are joined.
+    /// How a subtask's examples are joined, at least one.
     pub aggregations: &'a [Aggregation],
     /// Threads; `None` is all cores.
     pub threads: Option<NonZeroUsize>,

@@ -141,6 +141,42 @@ fn inner_products_are_right_on_average_in_every_dtype() {
     }
 }
 
+/// The order that `store::inner_products` promises, one number after the other.
+fn in_order(row: &[f32], query: &[f32]) -> f64 {
+    let pieces = row.chunks(1024).zip(query.chunks(1024));
+    let sums = pieces.map(|(row, query)| {
+        let mut partial = [0f32; 16];
+        for (at, (x, y)) in row.iter().zip(query).enumerate() {
+            partial[at % 16] += x * y;
+        }
+        for half in [8, 4, 2, 1] {
+            for at in 0..half {
+                partial[at] += partial[at + half];
+            }
+        }
+        f64::from(partial[0])
+    });
+    sums.sum()
+}
+
+#[test]
+fn vector_instructions_change_no_bit() {
+    for proj_dim in [64, 2048, 2080] {
+        let rows = normal_rows(7, proj_dim, 7);
+        for n_queries in [1, 9] {
+            let queries = normal_rows(n_queries, proj_dim, 8);
+            for dtype in [StoreDtype::F32, StoreDtype::F16] {
+                let products = inner_products(&stored(&rows, dtype), &queries);
+                for (row, products) in decoded(&rows, dtype).iter().zip(products) {
+                    let expected = queries.iter().map(|query| in_order(row, query).to_bits());
+                    let found = products.iter().map(|product| product.to_bits());
+                    assert!(found.eq(expected), "{dtype}, {proj_dim}, {n_queries} queries");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn rows_of_zeros_stay_zeros() {
     let rows = [vec![0.0; 100], vec![0.5; 100], vec![0.0; 100]];
