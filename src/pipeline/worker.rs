@@ -83,10 +83,18 @@ fn last_words(stderr: &str) -> String {
     format!("; its last words:\n{}", stderr.trim())
 }
 
-/// How OpenMP's threads wait for each other. It is read when the library is
-/// loaded, so the parent has to set it. By default they spin, which on a
-/// machine shared with another job made gradients 4.5 times slower.
-const WAIT_POLICY: &str = "OMP_WAIT_POLICY";
+/// How OpenMP's threads wait for each other: some microseconds awake, then
+/// asleep. It is read when the library is loaded, so the parent has to set it.
+/// By default they stay awake, which on a machine shared with another job made
+/// gradients 4.5 times slower; asleep at once, they are a seventh slower on a
+/// quiet one (docs/measurements.md).
+const WAITING: [(&str, &str); 2] = [("OMP_WAIT_POLICY", "passive"), ("GOMP_SPINCOUNT", "2000")];
+
+/// How many compiled operations libtorch's CPU kernels keep. Every batch has a
+/// shape of its own, and by default thousands are kept: in bf16 0.6 MB a row of
+/// the pool, without an end. With so few the time is the same.
+const KERNEL_CACHES: [(&str, &str); 2] =
+    [("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32"), ("LRU_CACHE_CAPACITY", "32")];
 
 /// Where libtorch's CUDA library reads how much memory it may take.
 const CUDA_MEMORY: &str = "PYTORCH_CUDA_ALLOC_CONF";
@@ -138,7 +146,8 @@ pub fn run(
 fn attached(program: &Path, config: &Config) -> Command {
     let mut command = Command::new(program);
     let memory = format!("per_process_memory_fraction:{}", config.device_memory);
-    for (name, value) in [(WAIT_POLICY, "passive"), (CUDA_MEMORY, &memory)] {
+    let memory = [(CUDA_MEMORY, &*memory)];
+    for (name, value) in WAITING.into_iter().chain(KERNEL_CACHES).chain(memory) {
         if std::env::var_os(name).is_none() {
             command.env(name, value);
         }
