@@ -125,7 +125,7 @@ fn gradients(context: &Context<'_>) -> Result<String, String> {
     let error = facts["largest-relative-error"].as_f64().unwrap_or(f64::NAN);
     let tolerance = facts["tolerance"].as_f64().unwrap_or(0.0);
     let text = format!(
-        "of {} rows, alone and in a batch, differ by {error:.1e} at most (tolerance {tolerance:.0e})",
+        "of {} rows, alone and in a batch, differ by {error:.1e} at most (tolerance {tolerance:.1e})",
         facts["rows"]
     );
     if error <= tolerance { Ok(text) } else { Err(text) }
