@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use serde::Serialize;
 use serde_json::json;
 
 use super::doctor::ask;
@@ -21,9 +22,12 @@ use crate::store::StoreDtype;
 const EFFICIENCY: f64 = 0.6;
 
 /// What a run would take.
+#[derive(Serialize)]
+#[serde(rename_all = "kebab-case")]
 struct Plan {
     pool: SourceSummary,
     target: SourceSummary,
+    #[serde(rename = "checkpoints")]
     n_checkpoints: u64,
     warmup_rows: u64,
     gradient_rows: u64,
@@ -76,7 +80,7 @@ pub(super) fn plan(context: &Context<'_>) -> Result<Answer, CliError> {
         pool,
         target,
     };
-    Ok(Answer::done(as_text(&plan), as_json(&plan)))
+    Ok(Answer::done(as_text(&plan), json!(plan)))
 }
 
 /// Bytes of the rows stored at one checkpoint; the target's are f32.
@@ -150,27 +154,4 @@ fn duration(seconds: f64) -> String {
         s if s < 5400.0 => format!("{:.0} min", s / 60.0),
         s => format!("{:.1} h", s / 3600.0),
     }
-}
-
-fn as_json(plan: &Plan) -> serde_json::Value {
-    let Plan {
-        pool,
-        target,
-        n_checkpoints,
-        warmup_rows,
-        gradient_rows,
-        store_bytes,
-        flop,
-        seconds,
-    } = plan;
-    json!({
-        "pool": pool,
-        "target": target,
-        "checkpoints": n_checkpoints,
-        "warmup-rows": warmup_rows,
-        "gradient-rows": gradient_rows,
-        "store-bytes": store_bytes,
-        "flop": flop,
-        "seconds": seconds,
-    })
 }
