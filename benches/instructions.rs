@@ -9,8 +9,9 @@ use less_select::gradient::layout::ParamLayout;
 use less_select::pool::ExampleId;
 use less_select::projection::{Projection, ProjectionKind, ProjectionSettings};
 use less_select::seed::Seed;
+use less_select::store::gradient_store::GradientStore;
 use less_select::store::inner_products::Queries;
-use less_select::store::shard::{KindRows, Shard, ShardRows, StoreHeader, write_shard};
+use less_select::store::shard::{KindRows, ShardRows, StoreHeader};
 use less_select::store::{FORMAT, Split, StoreDtype};
 use rand_chacha::rand_core::Rng;
 
@@ -76,7 +77,6 @@ fn score(dtype: StoreDtype, n_queries: usize) {
         gradient: String::new(),
         kinds: vec![GradientKind::Sgd],
         layout: String::new(),
-        n_shards: 1,
         proj_dim: PROJ_DIM,
         projection: String::new(),
         split: Split::Pool,
@@ -91,9 +91,8 @@ fn score(dtype: StoreDtype, n_queries: usize) {
         n_supervised: vec![1; N_ROWS],
         flags: vec![None; N_ROWS],
     };
-    write_shard(dir.path(), 0, &header, "bench", rows).expect("a temporary folder");
-    let shard = Shard::open(dir.path(), 0).expect("just written");
-    let unit = shard.kind(GradientKind::Sgd).expect("it is stored").unit;
+    let store = GradientStore::write(dir.path(), &header, [rows]).expect("a temporary folder");
+    let unit = store.shards()[0].kind(GradientKind::Sgd).expect("it is stored").unit;
     let queries = uniform(n_queries * PROJ_DIM, "queries");
     let queries = Queries::new(queries.chunks_exact(PROJ_DIM));
     measured(|| {

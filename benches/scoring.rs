@@ -19,7 +19,7 @@ use less_select::pool::table::TableRow;
 use less_select::progress::Silent;
 use less_select::seed::Seed;
 use less_select::store::gradient_store::GradientStore;
-use less_select::store::shard::{KindRows, ShardRows, StoreHeader, write_shard};
+use less_select::store::shard::{KindRows, Shard, ShardRows, StoreHeader, shard_path};
 use less_select::store::{FORMAT, Split, StoreDtype};
 use memmap2::Mmap;
 use ndarray::ArrayView2;
@@ -56,14 +56,13 @@ fn store(dir: &Path, table: &[TableRow], split: Split, dtype: StoreDtype) -> Gra
         gradient: String::new(),
         kinds: vec![GradientKind::Sgd],
         layout: String::new(),
-        n_shards: table.len().div_ceil(SHARD_ROWS),
         proj_dim: PROJ_DIM,
         projection: String::new(),
         split,
     };
-    for (shard_idx, heads) in table.chunks(SHARD_ROWS).enumerate() {
+    let shards = table.chunks(SHARD_ROWS).map(|heads| {
         let n = heads.len();
-        let rows = ShardRows {
+        ShardRows {
             ids: heads.iter().map(|head| head.id).collect(),
             kinds: vec![KindRows {
                 unit: (0..n * PROJ_DIM).map(|_| coordinate()).collect(),
@@ -72,10 +71,9 @@ fn store(dir: &Path, table: &[TableRow], split: Split, dtype: StoreDtype) -> Gra
             loss: vec![1.0; n],
             n_supervised: vec![50; n],
             flags: vec![None; n],
-        };
-        write_shard(dir, shard_idx, &header, "bench", rows).expect("a temporary folder");
-    }
-    GradientStore::open(dir).expect("just written")
+        }
+    });
+    GradientStore::write(dir, &header, shards).expect("a temporary folder")
 }
 
 /// The target of `n_subtasks`, three examples each.
@@ -103,12 +101,13 @@ fn read(maps: &[Mmap]) -> u64 {
 
 #[expect(unsafe_code, reason = "memory maps cannot be made safely")]
 fn maps(store: &GradientStore) -> Vec<Mmap> {
-    let map = |(path, _)| {
+    let map = |shard: &Shard| {
+        let path = shard_path(store.dir(), shard.fingerprint());
         let file = fs_err::File::open(path).expect("just written");
         // SAFETY: nobody else knows the temporary folder.
         unsafe { Mmap::map(&file) }.expect("it can be mapped")
     };
-    store.files().map(map).collect()
+    store.shards().iter().map(map).collect()
 }
 
 /// What scoring was before: blocks of rows as f32, multiplied by ndarray.

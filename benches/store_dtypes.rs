@@ -30,7 +30,7 @@ use less_select::report::spearman;
 use less_select::run_dir::RunDir;
 use less_select::seed::Seed;
 use less_select::store::gradient_store::GradientStore;
-use less_select::store::shard::{KindRows, ShardRows, StoreHeader, write_shard};
+use less_select::store::shard::{KindRows, Shard, ShardRows, StoreHeader};
 use less_select::store::{Split, StoreDtype};
 use rayon::prelude::*;
 
@@ -50,7 +50,8 @@ impl Side {
     fn open(run: &RunDir, checkpoint: &str, split: Split) -> Self {
         let table = ExampleTable::open(&run.table(split)).expect("a run's table");
         let store = GradientStore::open(&run.store(checkpoint, split)).expect("a run's store");
-        assert_eq!(store.n_flagged(), 0, "rows without a gradient have no rank");
+        let n_flagged: usize = store.shards().iter().map(Shard::n_flagged).sum();
+        assert_eq!(n_flagged, 0, "rows without a gradient have no rank");
         Self { table: table.rows().to_vec(), store }
     }
 
@@ -95,14 +96,12 @@ impl Side {
         let dir = tempfile::tempdir().expect("a temporary folder");
         let header = StoreHeader {
             dtype,
-            n_shards: 1,
             proj_dim: projection.proj_dim(),
             projection: projection.fingerprint().to_owned(),
             ..self.store.header().clone()
         };
-        write_shard(dir.path(), 0, &header, "", rows).expect("a temporary folder");
         // The maps outlive the folder.
-        GradientStore::open(dir.path()).expect("just written")
+        GradientStore::write(dir.path(), &header, [rows]).expect("a temporary folder")
     }
 }
 

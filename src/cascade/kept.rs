@@ -1,7 +1,5 @@
 //! The rows that go on to the gradient pass.
 
-use std::ops::Range;
-
 use super::Similarities;
 use crate::gradient::collect::ExampleSource;
 use crate::pool::table::{ExampleTable, TableRow};
@@ -61,8 +59,9 @@ impl ExampleSource for KeptRows<'_> {
         &self.rows
     }
 
-    fn examples(&self, range: Range<usize>) -> Result<Vec<Example>, PoolError> {
-        self.table.examples_at(&self.positions[range])
+    fn examples_at(&self, positions: &[usize]) -> Result<Vec<Example>, PoolError> {
+        let positions: Vec<usize> = positions.iter().map(|at| self.positions[*at]).collect();
+        self.table.examples_at(&positions)
     }
 }
 

@@ -89,6 +89,7 @@ impl HasExitCode for PipelineError {
             Self::Export(err) => err.exit_code(),
             Self::Report(ReportError::Page(_)) => ExitCode::Bug as u8,
             Self::Damaged { .. } => ExitCode::Damaged as u8,
+            Self::OtherModules { .. } => ExitCode::BadData as u8,
             Self::Model(err) => err.exit_code(),
             Self::Weights(err) => err.exit_code(),
             Self::Off(_) | Self::Lora(_) => ExitCode::Usage as u8,
@@ -203,7 +204,7 @@ impl HasExitCode for StoreError {
     fn exit_code(&self) -> u8 {
         match &self.kind {
             StoreErrorKind::Io(err) => err.exit_code(),
-            StoreErrorKind::NotCommitted(_) => ExitCode::Incomplete as u8,
+            StoreErrorKind::NotCommitted(_) | StoreErrorKind::NoList => ExitCode::Incomplete as u8,
             StoreErrorKind::NoKind(_) => ExitCode::OtherPlan as u8,
             StoreErrorKind::Json(_)
             | StoreErrorKind::OtherFile(_)
@@ -222,7 +223,7 @@ impl HasExitCode for InfluenceError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Store(err) => err.exit_code(),
-            Self::OtherRows { .. } | Self::OtherSubtasks { .. } => ExitCode::Damaged as u8,
+            Self::NoGradient { .. } | Self::OtherSubtasks { .. } => ExitCode::Damaged as u8,
             Self::NoTarget { .. } | Self::UnusableSubtask { .. } | Self::Weights(_) => {
                 ExitCode::BadData as u8
             }
@@ -282,7 +283,6 @@ mod torch {
         fn exit_code(&self) -> u8 {
             match self {
                 Self::Model(err) => err.exit_code(),
-                Self::OtherModules { .. } => ExitCode::BadData as u8,
                 Self::Warmup(err) => err.exit_code(),
                 Self::Checkpoint(err) => err.exit_code(),
                 Self::FirstPass(err) => err.exit_code(),

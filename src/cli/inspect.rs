@@ -111,10 +111,10 @@ fn as_json(batch: &RecordBatch, path: &Path) -> Result<Vec<Value>, CliError> {
 /// verified.
 fn shard(path: &Path) -> Result<Value, CliError> {
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    let Some(number) = stem.strip_prefix("shard-").and_then(|number| number.parse().ok()) else {
+    if !stem.starts_with("shard-") {
         return index(path, stem.strip_suffix("-rows").unwrap_or(&stem));
-    };
-    let shard = Shard::open(crate::fs::parent(path), number).map_err(PipelineError::from)?;
+    }
+    let shard = Shard::open(path).map_err(PipelineError::from)?;
     Ok(json!({
         "kind": "gradient shard",
         "file": path,

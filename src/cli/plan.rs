@@ -11,10 +11,10 @@ use super::{Answer, Context};
 use crate::cascade::kept::n_kept;
 use crate::checkpoint::checkpoints_in;
 use crate::config::Config;
+use crate::gradient::layout::ParamLayout;
 use crate::model::DecoderConfig;
 use crate::pipeline::PipelineError;
 use crate::pool::{SourceSummary, survey};
-use crate::projection::ProjectionKind;
 use crate::store::StoreDtype;
 
 /// Share of the measured peak of matrix products that the gradient pass
@@ -73,8 +73,7 @@ pub(super) fn plan(context: &Context<'_>) -> Result<Answer, CliError> {
         n_checkpoints,
         warmup_rows,
         gradient_rows: n_checkpoints * (n_pool + target.n_kept),
-        store_bytes: n_checkpoints
-            * checkpoint_bytes(config, layout.grad_dim(), n_pool, target.n_kept),
+        store_bytes: n_checkpoints * checkpoint_bytes(config, &layout, n_pool, target.n_kept),
         flop,
         seconds: measured_gflops(context).map(|gflops| flop / (gflops * 1e9 * EFFICIENCY)),
         pool,
@@ -84,13 +83,8 @@ pub(super) fn plan(context: &Context<'_>) -> Result<Answer, CliError> {
 }
 
 /// Bytes of the rows stored at one checkpoint; the target's are f32.
-fn checkpoint_bytes(config: &Config, grad_dim: usize, n_pool: u64, n_target: u64) -> u64 {
-    let row = match config.projection.kind {
-        ProjectionKind::None => grad_dim,
-        ProjectionKind::Sjlt | ProjectionKind::Srht | ProjectionKind::Rademacher => {
-            config.projection.proj_dim
-        }
-    };
+fn checkpoint_bytes(config: &Config, layout: &ParamLayout, n_pool: u64, n_target: u64) -> u64 {
+    let row = config.projection.row_length(layout);
     let bytes = |dtype: StoreDtype| dtype.row_bytes(row) as u64;
     let pool = n_pool * config.stored_kinds().len() as u64 * bytes(config.store_dtype);
     pool + n_target * bytes(StoreDtype::F32)

@@ -45,6 +45,7 @@ impl Settings<'_> {
             ingest: self.ingest()?,
             checkpoints: self.checkpoints()?,
             warmup: self.warmup()?,
+            rewarm_growth: self.share("rewarm-growth", self.raw.rewarm_growth.as_ref(), false)?,
             lora: self.lora()?,
             gradients: self.some_of(
                 "gradient",
@@ -52,6 +53,7 @@ impl Settings<'_> {
                 "adam-v, adam, less-code, sgd",
             )?,
             cascade: self.cascade()?,
+            gradient_store: self.raw.gradient_store.as_ref().map(PathBuf::from),
             projection: self.projection()?,
             store_dtype: self.one_of(
                 "store-dtype",

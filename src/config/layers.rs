@@ -129,7 +129,7 @@ pub fn parse(file: &str, text: &str) -> Result<RawConfig, ConfigError> {
 /// The names of all settings, in the order of their declaration.
 pub fn setting_names() -> Vec<String> {
     let all = to_map(&Layer::default_pipeline().raw);
-    let without_default = ["checkpoints", "random-weights"].map(str::to_owned);
+    let without_default = ["checkpoints", "gradient-store", "random-weights"].map(str::to_owned);
     all.into_iter().map(|(name, _)| name).chain(without_default).collect()
 }
 
@@ -213,6 +213,7 @@ mod tests {
         let raw = Layer::default_pipeline().raw;
         let unset: Vec<_> = serde_json::to_value(RawConfig {
             checkpoints: Some("x".into()),
+            gradient_store: Some("x".into()),
             random_weights: Some(0),
             ..raw
         })

@@ -41,6 +41,9 @@ pub struct Config {
     pub checkpoints: Option<PathBuf>,
     /// The warm-up training.
     pub warmup: WarmupSettings,
+    /// Share of the pool, in `(0, 1]`, that may be newer than the warm-up before
+    /// it is trained again.
+    pub rewarm_growth: f64,
     /// The adapter.
     pub lora: LoraSettings,
     /// Directions to store, at least one; the first one ranks.
@@ -48,6 +51,9 @@ pub struct Config {
     /// Share of the pool, in `(0, 1]`, that the cascade's first pass lets
     /// through to the gradients; `None` is no first pass.
     pub cascade: Option<f64>,
+    /// Where shards of gradients are kept that several runs may share; `None` is
+    /// the run itself.
+    pub gradient_store: Option<PathBuf>,
     /// How gradients are made short.
     pub projection: ProjectionSettings,
     /// How stored rows are written.
@@ -115,11 +121,13 @@ impl Config {
     /// What decides the subset, without what only says where and how: no path,
     /// no device. Equal for the same job on another machine.
     pub fn portable(&self) -> serde_json::Map<String, serde_json::Value> {
-        const LOCAL: [&str; 9] = [
+        const LOCAL: [&str; 11] = [
             "model",
             "pool",
             "target",
             "checkpoints",
+            "rewarm-growth",
+            "gradient-store",
             "devices",
             "device-memory",
             "threads",

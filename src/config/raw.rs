@@ -113,6 +113,12 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub checkpoints: Option<String>,
 
+    /// Train anew once more than this share of the pool is newer than the warm-up
+    #[arg(long, global = true, env = "LESS_SELECT_REWARM_GROWTH", hide_env = true)]
+    #[arg(help_heading = "Warm-up", value_name = "SHARE")]
+    #[serde(deserialize_with = "text_or_number", skip_serializing_if = "Option::is_none")]
+    pub rewarm_growth: Option<String>,
+
     /// Share of the pool to train on
     #[arg(
         long,
@@ -275,6 +281,12 @@ pub struct RawConfig {
     #[arg(value_name = "SHARE|off")]
     #[serde(deserialize_with = "text_or_number", skip_serializing_if = "Option::is_none")]
     pub cascade: Option<String>,
+
+    /// Keep gradients in this folder, which several runs may share
+    #[arg(long, global = true, env = "LESS_SELECT_GRADIENT_STORE", hide_env = true)]
+    #[arg(help_heading = "Gradients", value_name = "DIR")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gradient_store: Option<String>,
 
     /// sjlt, srht, rademacher or none
     #[arg(

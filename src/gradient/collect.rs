@@ -1,11 +1,11 @@
 //! The gradients stage: every example of a table, at one checkpoint, into the
 //! store.
 //!
-//! The table is cut into shards ([`shard_plan`](super::shard_plan)). A shard is
-//! read, batched by length, differentiated, measured ([`measure`](super::measure))
-//! and written in one piece; what is committed already and made from the same
-//! is left alone. So a stopped collection goes on where it was, and any number
-//! of workers can share one.
+//! The rows that are not stored yet are cut into shards
+//! ([`shard_plan`](super::shard_plan)). A shard is read, batched by length,
+//! differentiated, measured ([`measure`](super::measure)) and written in one
+//! piece; what is committed already is left alone. So a stopped collection goes
+//! on where it was, and any number of workers can share one.
 //!
 //! Memory: the rows of one shard (`shard_rows` × `proj_dim` × 4 bytes a kind)
 //! and what one batch needs. The table is read shard by shard. A batch that
@@ -14,20 +14,21 @@
 use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 
 use super::PerExampleGradients;
 use super::measure::{Measure, MeasureBatches, MeasureError, unmeasured};
 use super::on_host::OnHost;
-use super::shard_plan::{Part, ShardPlan, plan_batches};
+use super::shard_plan::{Part, plan_batches};
 use crate::pool::table::{ExampleTable, TableRow};
 use crate::pool::{Example, PoolError};
 use crate::progress::{Event, Observer};
 use crate::stage::Stage;
-use crate::store::shard::{Shard, ShardRows, StoreHeader, committed_fingerprint, write_shard};
-use crate::store::{FORMAT, Split, StoreDtype, StoreError};
+use crate::store::shard::{Shard, ShardRows, StoreHeader, write_shard};
+use crate::store::shard_list::{ListedShard, ShardList, shard_fingerprint};
+use crate::store::{Split, StoreError, StoreErrorKind};
 
 /// Where examples come from, in order of id. A target may have an example
 /// twice, for two subtasks.
@@ -35,12 +36,21 @@ pub trait ExampleSource {
     /// The row heads.
     fn rows(&self) -> &[TableRow];
 
+    /// The examples at `positions` (ascending).
+    ///
+    /// # Errors
+    ///
+    /// If they cannot be read.
+    fn examples_at(&self, positions: &[usize]) -> Result<Vec<Example>, PoolError>;
+
     /// The examples at positions `range`, in order.
     ///
     /// # Errors
     ///
     /// If they cannot be read.
-    fn examples(&self, range: Range<usize>) -> Result<Vec<Example>, PoolError>;
+    fn examples(&self, range: Range<usize>) -> Result<Vec<Example>, PoolError> {
+        self.examples_at(&range.collect::<Vec<_>>())
+    }
 }
 
 impl ExampleSource for ExampleTable {
@@ -48,24 +58,16 @@ impl ExampleSource for ExampleTable {
         self.rows()
     }
 
-    fn examples(&self, range: Range<usize>) -> Result<Vec<Example>, PoolError> {
-        self.examples(range)
+    fn examples_at(&self, positions: &[usize]) -> Result<Vec<Example>, PoolError> {
+        self.examples_at(positions)
     }
 }
 
 /// How a table is collected.
 #[derive(Clone, Debug)]
 pub struct CollectSettings {
-    /// The checkpoint's name, such as `epoch-1`.
-    pub checkpoint: String,
-    /// Which table it is.
-    pub split: Split,
-    /// Fingerprint of what the gradients are of: model, adapter, precision.
-    pub gradient: String,
-    /// How rows are stored. A target's are the queries: keep them f32.
-    pub dtype: StoreDtype,
-    /// Rows of a shard.
-    pub shard_rows: NonZeroUsize,
+    /// What the store's rows are. A target's are the queries: keep them f32.
+    pub header: StoreHeader,
     /// Most tokens of a batch, padding included.
     pub batch_tokens: usize,
     /// Threads between backward passes; `None` is all cores. The model's own
@@ -76,31 +78,14 @@ pub struct CollectSettings {
 }
 
 /// What a collection has in its store, this worker's part.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Collected {
     /// Rows in all.
     pub n_rows: usize,
     /// Rows that were there before.
     pub n_present: usize,
-    /// Rows that must not be ranked.
+    /// Rows of its shards that must not be ranked.
     pub n_flagged: usize,
-    /// Shards of the whole store that nobody has committed yet.
-    pub missing: Vec<MissingShard>,
-}
-
-/// A shard that another worker owes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MissingShard {
-    dir: PathBuf,
-    shard: usize,
-    fingerprint: String,
-}
-
-impl MissingShard {
-    /// Whether it is there now.
-    pub fn is_committed(&self) -> bool {
-        committed_fingerprint(&self.dir, self.shard).as_ref() == Some(&self.fingerprint)
-    }
 }
 
 /// Why a collection stopped. `E` is the model's error.
@@ -115,10 +100,10 @@ pub enum CollectError<E: std::error::Error + 'static> {
         source: MeasureError,
     },
     /// The model failed on a batch.
-    #[error("failed to differentiate rows {rows:?} of the {split} at `{checkpoint}`")]
+    #[error("failed to differentiate {rows} of the {split} at `{checkpoint}`")]
     Backward {
-        /// Positions of the shard's rows in the table.
-        rows: Range<usize>,
+        /// Which rows.
+        rows: String,
         /// The table.
         split: Split,
         /// The checkpoint.
@@ -140,8 +125,8 @@ pub enum CollectError<E: std::error::Error + 'static> {
     Interrupted,
 }
 
-/// Measures this worker's part of `source` at one checkpoint on the host, into
-/// the store in `dir`.
+/// Computes this worker's part of the shards that the store in `dir` lists and
+/// does not have, on the host.
 ///
 /// The bytes of a shard depend on the table, the settings and the machine, not
 /// on who computes it, when, or with how many threads.
@@ -152,8 +137,9 @@ pub enum CollectError<E: std::error::Error + 'static> {
 ///
 /// # Panics
 ///
-/// If `measure.projection` is not over `model`'s layout, or the model does not
-/// keep [`PerExampleGradients::backward`]'s contract.
+/// If `measure` is not what the header says, its projection is not over
+/// `model`'s layout, or the model does not keep
+/// [`PerExampleGradients::backward`]'s contract.
 pub fn collect<M: PerExampleGradients>(
     model: &mut M,
     source: &dyn ExampleSource,
@@ -162,43 +148,25 @@ pub fn collect<M: PerExampleGradients>(
     settings: &CollectSettings,
     observer: &dyn Observer,
 ) -> Result<Collected, CollectError<M::Error>> {
-    measure.check().map_err(|source| CollectError::Measure {
-        checkpoint: settings.checkpoint.clone(),
-        source,
-    })?;
+    settings.check(measure)?;
     let threads = settings.thread_pool()?;
     let mut batches = OnHost::new(model, measure, &threads);
-    let mut work = Work::new(source, measure, settings, &threads, observer);
-    work.collect(&mut batches, dir)
-}
-
-fn header(measure: Measure<'_>, settings: &CollectSettings, plan: &ShardPlan) -> StoreHeader {
-    StoreHeader {
-        checkpoint: settings.checkpoint.clone(),
-        dtype: settings.dtype,
-        format: FORMAT,
-        gradient: settings.gradient.clone(),
-        kinds: measure.kinds.to_vec(),
-        layout: measure.projection.layout().fingerprint(),
-        n_shards: plan.n_shards(),
-        proj_dim: measure.projection.proj_dim(),
-        projection: measure.projection.fingerprint().to_owned(),
-        split: settings.split,
-    }
-}
-
-/// What a shard is made from: the store it belongs to, and its examples. Not
-/// the batch size, which changes nothing but rounding.
-fn shard_fingerprint(header: &StoreHeader, heads: &[TableRow]) -> String {
-    let mut hasher = blake3::Hasher::new_derive_key("less-select gradient shard v2");
-    hasher.update(serde_json::json!(header).to_string().as_bytes());
-    for head in heads {
-        hasher.update(&head.id.0);
-    }
-    hasher.finalize().to_hex()[..32].to_owned()
+    let mut work = Work::new(source, measure, dir, settings, &threads, observer)?;
+    work.collect(&mut batches)
 }
 
 impl CollectSettings {
+    pub(super) fn check<E: std::error::Error>(
+        &self,
+        measure: Measure<'_>,
+    ) -> Result<(), CollectError<E>> {
+        let header = &self.header;
+        assert_eq!(header.projection, measure.projection.fingerprint(), "the store's projection");
+        assert_eq!(header.kinds, measure.kinds, "the store's kinds of gradient");
+        let checkpoint = header.checkpoint.clone();
+        measure.check().map_err(|source| CollectError::Measure { checkpoint, source })
+    }
+
     pub(super) fn thread_pool(&self) -> Result<ThreadPool, ThreadPoolBuildError> {
         ThreadPoolBuilder::new().num_threads(self.threads.map_or(0, NonZeroUsize::get)).build()
     }
@@ -208,11 +176,11 @@ impl CollectSettings {
 pub(super) struct Work<'a> {
     source: &'a dyn ExampleSource,
     measure: Measure<'a>,
+    dir: &'a Path,
     settings: &'a CollectSettings,
     threads: &'a ThreadPool,
     observer: &'a dyn Observer,
-    plan: ShardPlan,
-    header: StoreHeader,
+    list: ShardList,
     /// Most tokens of a batch: the setting, until memory is too small for it.
     batch_tokens: usize,
     n_done: usize,
@@ -223,68 +191,58 @@ impl<'a> Work<'a> {
     pub(super) fn new(
         source: &'a dyn ExampleSource,
         measure: Measure<'a>,
+        dir: &'a Path,
         settings: &'a CollectSettings,
         threads: &'a ThreadPool,
         observer: &'a dyn Observer,
-    ) -> Self {
-        let plan = ShardPlan::new(source.rows().len(), settings.shard_rows);
-        Self {
-            header: header(measure, settings, &plan),
+    ) -> Result<Self, StoreError> {
+        let list = ShardList::read(dir)?;
+        Ok(Self {
             batch_tokens: settings.batch_tokens,
             n_done: 0,
-            n_rows: plan.n_rows(settings.part),
+            n_rows: settings.part.of(&list.shards).map(ListedShard::n_rows).sum(),
             source,
             measure,
+            dir,
             settings,
             threads,
             observer,
-            plan,
-        }
+            list,
+        })
     }
 
-    /// Computes the part's shards that are not in `dir` yet.
+    /// Computes the part's shards that are not there yet.
     pub(super) fn collect<B: MeasureBatches>(
         &mut self,
         batches: &mut B,
-        dir: &Path,
     ) -> Result<Collected, CollectError<B::Error>> {
         let mut collected = Collected { n_rows: self.n_rows, ..Collected::default() };
-        for shard_idx in self.plan.shards(self.settings.part) {
-            let fingerprint = self.shard_fingerprint(shard_idx);
-            let present = || Shard::open_made_from(dir, shard_idx, &fingerprint);
+        let folder = self.list.folder(self.dir);
+        let shards: Vec<ListedShard> = self.settings.part.of(&self.list.shards).cloned().collect();
+        for listed in &shards {
+            let fingerprint = &listed.fingerprint;
+            let present = || Shard::open_made_from(&folder, fingerprint);
             if let Some(shard) = self.threads.install(present)? {
-                collected.n_present += shard.n_rows();
+                collected.n_present += listed.n_rows();
                 collected.n_flagged += shard.n_flagged();
-                self.advance(shard.n_rows());
+                self.advance(listed.n_rows());
                 continue;
             }
-            let rows = self.measure_shard(batches, self.plan.rows(shard_idx))?;
+            let rows = self.measure_shard(batches, listed)?;
             collected.n_flagged += rows.flags.iter().flatten().count();
-            let write = || write_shard(dir, shard_idx, &self.header, &fingerprint, rows);
+            let write = || write_shard(&folder, &self.settings.header, fingerprint, rows);
             self.threads.install(write)?;
         }
-        let shards = self.plan.shards(Part::WHOLE).map(|shard| MissingShard {
-            dir: dir.to_owned(),
-            shard,
-            fingerprint: self.shard_fingerprint(shard),
-        });
-        collected.missing = shards.filter(|shard| !shard.is_committed()).collect();
         Ok(collected)
     }
 
-    fn shard_fingerprint(&self, shard_idx: usize) -> String {
-        shard_fingerprint(&self.header, &self.source.rows()[self.plan.rows(shard_idx)])
-    }
-
-    /// The rows of the shard that is `range` of the table, in order of id,
-    /// whatever the order of the batches.
+    /// The rows of a shard, in order of id, whatever the order of the batches.
     fn measure_shard<B: MeasureBatches>(
         &mut self,
         batches: &mut B,
-        range: Range<usize>,
+        listed: &ListedShard,
     ) -> Result<ShardRows, CollectError<B::Error>> {
-        let heads = &self.source.rows()[range.clone()];
-        let examples = self.source.examples(range.clone())?;
+        let (heads, examples) = self.examples(listed)?;
         let mut rows = unmeasured(heads.iter().map(|head| head.id).collect(), self.measure);
         let n_tokens: Vec<u32> = heads.iter().map(|head| head.n_tokens).collect();
         let mut waiting = VecDeque::from(plan_batches(&n_tokens, self.batch_tokens));
@@ -303,10 +261,29 @@ impl<'a> Work<'a> {
                     waiting.push_front(positions);
                     waiting = self.cut(waiting, &n_tokens);
                 }
-                Err(source) => return Err(self.failed(range, source)),
+                Err(source) => return Err(self.failed(&heads, source)),
             }
         }
         Ok(rows)
+    }
+
+    /// What a shard is of; the list must be of this very table.
+    fn examples<E: std::error::Error>(
+        &self,
+        listed: &ListedShard,
+    ) -> Result<(Vec<&'a TableRow>, Vec<Example>), CollectError<E>> {
+        let positions = listed.positions();
+        let heads: Option<Vec<_>> =
+            positions.iter().map(|at| self.source.rows().get(*at)).collect();
+        let is_of = |heads: &Vec<&TableRow>| {
+            let ids = heads.iter().map(|head| head.id);
+            shard_fingerprint(&self.settings.header, ids) == listed.fingerprint
+        };
+        let Some(heads) = heads.filter(is_of) else {
+            let kind = StoreErrorKind::Layout("lists a shard that is not of this table");
+            return Err(kind.at(&ShardList::path(self.dir)).into());
+        };
+        Ok((heads, self.source.examples_at(&positions)?))
     }
 
     /// Halves what a batch may hold, measured by one that did not fit.
@@ -333,20 +310,21 @@ impl<'a> Work<'a> {
         waiting.into_iter().flat_map(cut).collect()
     }
 
-    fn failed<E: std::error::Error>(&self, rows: Range<usize>, source: E) -> CollectError<E> {
-        CollectError::Backward {
-            rows,
-            split: self.settings.split,
-            checkpoint: self.settings.checkpoint.clone(),
-            source,
-        }
+    fn failed<E: std::error::Error>(&self, heads: &[&TableRow], source: E) -> CollectError<E> {
+        let StoreHeader { split, checkpoint, .. } = self.settings.header.clone();
+        let rows = match heads {
+            [first, .., last] => format!("rows {} to {}", first.id, last.id),
+            [row] => format!("row {}", row.id),
+            [] => "no row".to_owned(),
+        };
+        CollectError::Backward { rows, split, checkpoint, source }
     }
 
     fn advance(&mut self, n_rows: usize) {
         self.n_done += n_rows;
         self.observer.notify(Event::Progress {
             stage: Stage::Gradients,
-            what: format!("{}, {}", self.settings.split, self.settings.checkpoint),
+            what: format!("{}, {}", self.settings.header.split, self.settings.header.checkpoint),
             done: self.n_done as u64,
             total: self.n_rows as u64,
             unit: "rows".to_owned(),

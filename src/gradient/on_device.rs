@@ -36,15 +36,13 @@ pub(crate) fn collect_lora(
     if !model.device().is_cuda() {
         return Ok(collect(model, source, measure, dir, settings, observer)?);
     }
-    measure.check().map_err(|source| CollectError::Measure {
-        checkpoint: settings.checkpoint.clone(),
-        source,
-    })?;
+    settings.check(measure)?;
     let Some(mut batches) = OnDevice::new(model, measure) else {
         return Ok(collect(model, source, measure, dir, settings, observer)?);
     };
     let threads = settings.thread_pool().map_err(CollectError::from)?;
-    Ok(Work::new(source, measure, settings, &threads, observer).collect(&mut batches, dir)?)
+    let work = Work::new(source, measure, dir, settings, &threads, observer);
+    Ok(work.map_err(CollectError::from)?.collect(&mut batches)?)
 }
 
 /// A model on its device, and what is measured of its gradients.

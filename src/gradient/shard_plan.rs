@@ -1,12 +1,19 @@
 //! Which rows make a shard, who computes it, and in which batches.
 //!
-//! A plan follows from the table and the settings alone, so that every worker
-//! finds the same one: the same shard has the same rows in the same batches
-//! whoever computes it, and so the same bytes.
+//! A row that is stored already stays where it is: only what no shard has is
+//! cut into new ones. The plan is written down as the store's [`ShardList`]
+//! before anybody works on it, so that the same shard has the same rows in the
+//! same batches whoever computes it, and so the same bytes.
 
 use std::cmp::Reverse;
 use std::num::NonZeroUsize;
-use std::ops::Range;
+use std::path::Path;
+
+use crate::pool::ExampleId;
+use crate::pool::table::TableRow;
+use crate::store::shard::{Shard, StoreHeader, committed};
+use crate::store::shard_list::{ListedShard, ShardList, ranges, shard_fingerprint};
+use crate::store::{StoreError, StoreErrorKind};
 
 /// A worker's share of the shards: every `of`-th, from `index` on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +47,11 @@ impl Part {
     pub fn contains(self, shard: usize) -> bool {
         shard % self.of == self.index
     }
+
+    /// The part's own of all `shards`.
+    pub fn of<T>(self, shards: &[T]) -> impl Iterator<Item = &T> {
+        shards.iter().skip(self.index).step_by(self.of.get())
+    }
 }
 
 impl std::fmt::Display for Part {
@@ -67,39 +79,79 @@ impl std::str::FromStr for Part {
     }
 }
 
-/// A table cut into shards: contiguous stretches of rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ShardPlan {
-    n_rows: usize,
+/// Makes the list of the store in `dir`, whose shards are in the folder
+/// `dir/folder`, for the rows of a table, unless it is there already.
+///
+/// Shards of the same store that have some of the rows are taken over, whatever
+/// else they have; the rest of the rows, in order of id, make new ones of
+/// `shard_rows` rows. One process at a time may do this.
+///
+/// # Errors
+///
+/// If the folder or a shard cannot be read, or the list cannot be written.
+pub fn plan_shards(
+    dir: &Path,
+    folder: &Path,
+    header: &StoreHeader,
+    rows: &[TableRow],
     shard_rows: NonZeroUsize,
+) -> Result<ShardList, StoreError> {
+    // A target may have an example twice.
+    let mut positions: Vec<usize> = (0..rows.len()).collect();
+    positions.dedup_by_key(|position| rows[*position].id);
+    let ids = |positions: &[usize]| positions.iter().map(|at| rows[*at].id).collect::<Vec<_>>();
+    let made_for = shard_fingerprint(header, ids(&positions));
+    let earlier = ShardList::read(dir).ok();
+    if let Some(list) = earlier.filter(|list| list.made_for == made_for && list.folder == folder)
+        && can_be_completed(&list, dir, header, rows)?
+    {
+        return Ok(list);
+    }
+    let mut list = ShardList { folder: folder.to_owned(), made_for, shards: Vec::new() };
+    for shard in stored_shards(&list.folder(dir), header)? {
+        let stored: Vec<ExampleId> = shard.ids().collect();
+        let is_stored = |position: &mut usize| stored.binary_search(&rows[*position].id).is_ok();
+        let served: Vec<usize> = positions.extract_if(.., is_stored).collect();
+        if !served.is_empty() {
+            let fingerprint = shard.fingerprint().to_owned();
+            list.shards.push(ListedShard { fingerprint, rows: ranges(&served) });
+        }
+    }
+    list.shards.sort_by_key(|shard| shard.rows[0].start);
+    list.shards.extend(positions.chunks(shard_rows.get()).map(|positions| ListedShard {
+        fingerprint: shard_fingerprint(header, ids(positions)),
+        rows: ranges(positions),
+    }));
+    list.write(dir)?;
+    Ok(list)
 }
 
-impl ShardPlan {
-    /// Shards of `shard_rows` rows, the last one of what is left.
-    pub fn new(n_rows: usize, shard_rows: NonZeroUsize) -> Self {
-        Self { n_rows, shard_rows }
-    }
+/// The shards in the folder `dir` that are of the store with `header` and whole.
+fn stored_shards(dir: &Path, header: &StoreHeader) -> Result<Vec<Shard>, StoreError> {
+    let names = committed(dir, header).map_err(|err| StoreErrorKind::from(err).at(dir))?;
+    let open = |name: &String| Shard::open_made_from(dir, name).transpose();
+    names.iter().filter_map(open).collect()
+}
 
-    /// Number of shards.
-    pub fn n_shards(&self) -> usize {
-        self.n_rows.div_ceil(self.shard_rows.get())
+/// Whether every listed shard is there, or can be computed: it is of nothing but
+/// rows of the table.
+fn can_be_completed(
+    list: &ShardList,
+    dir: &Path,
+    header: &StoreHeader,
+    rows: &[TableRow],
+) -> Result<bool, StoreError> {
+    let folder = list.folder(dir);
+    for shard in &list.shards {
+        let heads: Option<Vec<_>> = shard.positions().into_iter().map(|at| rows.get(at)).collect();
+        let can_be_computed = heads.is_some_and(|heads| {
+            shard_fingerprint(header, heads.iter().map(|head| head.id)) == shard.fingerprint
+        });
+        if !can_be_computed && Shard::open_made_from(&folder, &shard.fingerprint)?.is_none() {
+            return Ok(false);
+        }
     }
-
-    /// The rows of a shard.
-    pub fn rows(&self, shard: usize) -> Range<usize> {
-        let start = self.n_rows.min(shard * self.shard_rows.get());
-        start..self.n_rows.min(start + self.shard_rows.get())
-    }
-
-    /// Number of rows of a part.
-    pub fn n_rows(&self, part: Part) -> usize {
-        self.shards(part).map(|shard| self.rows(shard).len()).sum()
-    }
-
-    /// The shards of a part, ascending.
-    pub fn shards(&self, part: Part) -> impl Iterator<Item = usize> + use<> {
-        (part.index..self.n_shards()).step_by(part.of.get())
-    }
+    Ok(true)
 }
 
 /// Cuts rows into batches of at most `batch_tokens` tokens, padding included;
@@ -157,12 +209,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_parts_cover_every_row_once(n_rows in 0usize..200, shard_rows in 1usize..50, of in 1usize..9) {
-            let plan = ShardPlan::new(n_rows, NonZeroUsize::new(shard_rows).unwrap());
-            let mut shards: Vec<usize> = (0..of).flat_map(|i| plan.shards(part(i, of))).collect();
-            shards.sort_unstable();
-            let rows: Vec<usize> = shards.into_iter().flat_map(|shard| plan.rows(shard)).collect();
-            prop_assert_eq!(rows, (0..n_rows).collect::<Vec<_>>());
+        fn the_parts_cover_every_shard_once(shard in 0usize..200, of in 1usize..9) {
+            let owners = (0..of).filter(|index| part(*index, of).contains(shard)).count();
+            prop_assert_eq!(owners, 1);
         }
 
         #[test]

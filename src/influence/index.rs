@@ -18,11 +18,11 @@ use std::collections::BTreeSet;
 
 use ndarray::{Array2, ArrayView2};
 
-use super::{Aggregation, InfluenceError, check_same_rows};
+use super::{Aggregation, InfluenceError, places};
 use crate::gradient::direction::GradientKind;
 use crate::pool::ExampleId;
 use crate::pool::table::TableRow;
-use crate::store::gradient_store::GradientStore;
+use crate::store::gradient_store::{GradientStore, RowPlace};
 use crate::store::shard::StoreHeader;
 
 /// The target at one checkpoint.
@@ -75,18 +75,18 @@ pub fn subtask_name(row: &TableRow) -> String {
 
 impl TargetIndex {
     /// Builds the index of one checkpoint from its target store, which must
-    /// hold `sgd` gradients, and the target table of the same rows. Flagged
-    /// rows are left out and counted.
+    /// hold `sgd` gradients, and the target table. Flagged rows are left out and
+    /// counted.
     ///
     /// # Errors
     ///
-    /// If the store has no `sgd` gradients or other rows than the table, if
+    /// If the store has no `sgd` gradients, or none of a row of the table, if
     /// there is no target row, or if a subtask has no usable one.
     pub fn build(store: &GradientStore, table: &[TableRow]) -> Result<Self, InfluenceError> {
         store.require(GradientKind::Sgd)?;
-        check_same_rows(store, table)?;
+        let places = places(store, table)?;
         let mut subtasks = subtasks(table);
-        let (rows, norms) = usable_rows(store, table, &mut subtasks);
+        let (rows, norms) = usable_rows(store, table, &places, &mut subtasks);
         let checkpoint = &store.header().checkpoint;
         if subtasks.is_empty() {
             return Err(InfluenceError::NoTarget { checkpoint: checkpoint.clone() });
@@ -131,29 +131,28 @@ fn subtasks(table: &[TableRow]) -> Vec<Subtask> {
 fn usable_rows(
     store: &GradientStore,
     table: &[TableRow],
+    places: &[RowPlace],
     subtasks: &mut [Subtask],
 ) -> (TargetRows, Vec<f32>) {
     let proj_dim = store.header().proj_dim;
     let (mut ids, mut row_subtasks, mut norms) = (Vec::new(), Vec::new(), Vec::new());
     let mut unit = Vec::new();
-    let mut heads = table.iter();
-    for shard in store.shards() {
-        let sgd = shard.kind(GradientKind::Sgd).expect("the store was asked for it");
-        for (row, head) in (0..shard.n_rows()).zip(&mut heads) {
-            let name = subtask_name(head);
-            let subtask_idx = subtasks
-                .binary_search_by(|subtask| subtask.name.cmp(&name))
-                .expect("the subtasks are those of this table");
-            if shard.flag(row).is_some() {
-                subtasks[subtask_idx].n_flagged += 1;
-                continue;
-            }
-            subtasks[subtask_idx].n_examples += 1;
-            ids.push(head.id);
-            row_subtasks.push(subtask_idx as u32);
-            norms.push(sgd.norms[row]);
-            unit.extend(sgd.unit.decode(row..row + 1));
+    for (head, &RowPlace { shard, row }) in table.iter().zip(places) {
+        let shard = &store.shards()[shard];
+        let name = subtask_name(head);
+        let subtask_idx = subtasks
+            .binary_search_by(|subtask| subtask.name.cmp(&name))
+            .expect("the subtasks are those of this table");
+        if shard.flag(row).is_some() {
+            subtasks[subtask_idx].n_flagged += 1;
+            continue;
         }
+        subtasks[subtask_idx].n_examples += 1;
+        let sgd = shard.kind(GradientKind::Sgd).expect("the store was asked for it");
+        ids.push(head.id);
+        row_subtasks.push(subtask_idx as u32);
+        norms.push(sgd.norms[row]);
+        unit.extend(sgd.unit.decode(row..row + 1));
     }
     let unit = Array2::from_shape_vec((ids.len(), proj_dim), unit).expect("a row an id");
     (TargetRows { ids, subtasks: row_subtasks, unit }, norms)

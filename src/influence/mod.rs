@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::pool::ExampleId;
 use crate::pool::table::TableRow;
-use crate::store::gradient_store::GradientStore;
+use crate::store::gradient_store::{GradientStore, RowPlace};
 use crate::store::shard::StoreHeader;
 use crate::store::{Split, StoreError};
 
@@ -70,10 +70,10 @@ pub enum InfluenceError {
     /// A store or index could not be read, written or believed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// A table and its store hold different examples.
-    #[error("example {id} is in only one of the {split} and its gradients at `{checkpoint}`")]
-    OtherRows {
-        /// The first example that is in one of the two only.
+    /// A table's example is not in its store.
+    #[error("example {id} of the {split} has no gradient at `{checkpoint}`")]
+    NoGradient {
+        /// The first such example.
         id: ExampleId,
         /// `pool` or `target`.
         split: Split,
@@ -118,19 +118,10 @@ pub enum InfluenceError {
     Interrupted,
 }
 
-/// Fails unless `store` holds exactly the rows of `table`; both are in order of
-/// id.
-fn check_same_rows(store: &GradientStore, table: &[TableRow]) -> Result<(), InfluenceError> {
-    let mut stored = store.ids();
-    let mut listed = table.iter().map(|row| row.id);
-    loop {
-        let id = match (stored.next(), listed.next()) {
-            (None, None) => return Ok(()),
-            (Some(stored), Some(listed)) if stored == listed => continue,
-            (Some(stored), Some(listed)) => stored.min(listed),
-            (Some(id), None) | (None, Some(id)) => id,
-        };
+/// Where the rows of `table` are in `store`.
+fn places(store: &GradientStore, table: &[TableRow]) -> Result<Vec<RowPlace>, InfluenceError> {
+    store.places(table.iter().map(|row| row.id)).map_err(|id| {
         let StoreHeader { split, checkpoint, .. } = store.header().clone();
-        return Err(InfluenceError::OtherRows { id, split, checkpoint });
-    }
+        InfluenceError::NoGradient { id, split, checkpoint }
+    })
 }

@@ -8,12 +8,12 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use super::index::TargetIndex;
 use super::scores::{ScoreRow, ScoreTable};
-use super::{Aggregation, InfluenceError, check_same_rows};
+use super::{Aggregation, InfluenceError, places};
 use crate::gradient::direction::GradientKind;
 use crate::pool::table::TableRow;
 use crate::progress::{Event, Observer};
 use crate::stage::Stage;
-use crate::store::gradient_store::GradientStore;
+use crate::store::gradient_store::{GradientStore, RowPlace};
 use crate::store::inner_products::Queries;
 use crate::store::shard::Shard;
 
@@ -53,7 +53,7 @@ pub struct ScoreSettings<'a> {
 ///
 /// # Errors
 ///
-/// If a store's rows are not the table's, a store and its index were made with
+/// If a store lacks a row of the table, a store and its index were made with
 /// different projections or models, or the checkpoints differ in their
 /// subtasks; if learning rates are negative, not finite or all zero; or
 /// [`InfluenceError::Interrupted`].
@@ -64,7 +64,7 @@ pub fn score(
     observer: &dyn Observer,
 ) -> Result<Vec<ScoreTable>, InfluenceError> {
     let weights = weights(checkpoints)?;
-    check(checkpoints, table, settings.kinds)?;
+    check(checkpoints, settings.kinds)?;
     let n_threads = settings.threads.map_or(0, NonZeroUsize::get);
     let threads = ThreadPoolBuilder::new().num_threads(n_threads).build()?;
     let subtasks: Vec<String> =
@@ -72,13 +72,16 @@ pub fn score(
     let mut sums = Sums::new(table.len(), subtasks.len(), settings);
     for (checkpoint, weight) in checkpoints.iter().zip(weights) {
         let queries = queries(checkpoint.index, settings.aggregations);
+        let listed = listed_rows(checkpoint.pool, &places(checkpoint.pool, table)?);
         let mut n_done = 0;
         // Several shards a thread, so that no thread waits long for the others.
-        for shards in checkpoint.pool.shards().chunks(8 * threads.current_num_threads()) {
+        let shards: Vec<_> = checkpoint.pool.shards().iter().zip(&listed).collect();
+        for shards in shards.chunks(8 * threads.current_num_threads()) {
             if observer.is_interrupted() {
                 return Err(InfluenceError::Interrupted);
             }
-            n_done = sums.add(shards, n_done, &queries, weight, &threads);
+            sums.add(shards, &queries, weight, &threads);
+            n_done += shards.iter().map(|(_, rows)| rows.len()).sum::<usize>();
             observer.notify(Event::Progress {
                 stage: Stage::Score,
                 what: checkpoint.pool.header().checkpoint.clone(),
@@ -89,6 +92,24 @@ pub fn score(
         }
     }
     Ok(threads.install(|| sums.into_tables(table, &subtasks)))
+}
+
+/// A shard's row that the table has.
+#[derive(Clone, Copy)]
+struct ListedRow {
+    /// Position in the shard.
+    row: usize,
+    /// Position in the table.
+    at: usize,
+}
+
+/// The rows of each of a store's shards that the table has, given their places.
+fn listed_rows(store: &GradientStore, places: &[RowPlace]) -> Vec<Vec<ListedRow>> {
+    let mut listed = vec![Vec::new(); store.shards().len()];
+    for (at, RowPlace { shard, row }) in places.iter().enumerate() {
+        listed[*shard].push(ListedRow { row: *row, at });
+    }
+    listed
 }
 
 /// The centroids of all subtasks, by aggregation first.
@@ -115,7 +136,6 @@ fn weights(checkpoints: &[ScoredCheckpoint<'_>]) -> Result<Vec<f64>, InfluenceEr
 /// After this, all inner products are between rows that belong together.
 fn check(
     checkpoints: &[ScoredCheckpoint<'_>],
-    table: &[TableRow],
     kinds: &[GradientKind],
 ) -> Result<(), InfluenceError> {
     let names = |index: &TargetIndex| -> Vec<String> {
@@ -127,7 +147,6 @@ fn check(
             .store
             .check_comparable(pool.header(), "the target's index")
             .map_err(|kind| kind.at(pool.dir()))?;
-        check_same_rows(pool, table)?;
         let first = checkpoints[0].index;
         if names(index) != names(first) {
             return Err(InfluenceError::OtherSubtasks {
@@ -172,43 +191,42 @@ impl<'a> Sums<'a> {
         self.settings.kinds.len() * self.settings.aggregations.len() * self.n_subtasks
     }
 
-    /// Adds some shards whose first row is the pool's `first_row`; gives the row
-    /// after them.
+    /// Adds some shards.
     fn add(
         &mut self,
-        shards: &[Shard],
-        first_row: usize,
+        shards: &[(&Shard, &Vec<ListedRow>)],
         queries: &Queries,
         weight: f64,
         threads: &ThreadPool,
-    ) -> usize {
-        let n_columns = self.n_columns();
-        let mut rest = &mut self.influence[first_row * n_columns..];
-        let parts = shards.iter().map(|shard| {
-            rest.split_off_mut(..shard.n_rows() * n_columns).expect("a store has the table's rows")
-        });
-        let parts: Vec<_> = parts.collect();
-        threads.install(|| {
-            shards.par_iter().zip(parts).for_each(|(shard, sums)| {
-                let blocks = sums.par_chunks_mut(BLOCK_ROWS * n_columns).enumerate();
-                blocks.for_each(|(block, sums)| {
+    ) {
+        let (n_columns, kinds) = (self.n_columns(), self.settings.kinds);
+        let influences: Vec<Vec<f64>> = threads.install(|| {
+            let influence = |(shard, _): &(&Shard, _)| {
+                let mut influence = vec![0.0; shard.n_rows() * n_columns];
+                let blocks = influence.par_chunks_mut(BLOCK_ROWS * n_columns).enumerate();
+                blocks.for_each(|(block, part)| {
                     let start = block * BLOCK_ROWS;
-                    let rows = start..start + sums.len() / n_columns;
-                    add_influence(shard, rows, self.settings.kinds, queries, weight, sums);
+                    let rows = start..start + part.len() / n_columns;
+                    write_influence(shard, rows, kinds, queries, weight, part);
                 });
-            });
+                influence
+            };
+            shards.par_iter().map(influence).collect()
         });
-        shards.iter().fold(first_row, |first_row, shard| {
-            self.add_facts(shard, first_row, weight);
-            first_row + shard.n_rows()
-        })
+        for ((shard, rows), influence) in shards.iter().zip(influences) {
+            for ListedRow { row, at } in *rows {
+                let sums = &mut self.influence[at * n_columns..][..n_columns];
+                let own = &influence[row * n_columns..][..n_columns];
+                sums.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
+            }
+            self.add_facts(shard, rows, weight);
+        }
     }
 
     /// Adds what is known of a shard's rows besides their influence.
-    fn add_facts(&mut self, shard: &Shard, first_row: usize, weight: f64) {
+    fn add_facts(&mut self, shard: &Shard, rows: &[ListedRow], weight: f64) {
         let kinds = self.settings.kinds;
-        for row in 0..shard.n_rows() {
-            let at = first_row + row;
+        for &ListedRow { row, at } in rows {
             self.loss[at] += weight * f64::from(shard.loss()[row]);
             if self.flags[at].is_none() {
                 self.flags[at] = shard.flag(row).map(str::to_owned);
@@ -216,8 +234,8 @@ impl<'a> Sums<'a> {
         }
         for (kind_idx, kind) in kinds.iter().enumerate() {
             let norms = shard.kind(*kind).expect("the store was asked for it").norms;
-            for (row, norm) in norms.iter().enumerate() {
-                self.norm[(first_row + row) * kinds.len() + kind_idx] += weight * f64::from(*norm);
+            for &ListedRow { row, at } in rows {
+                self.norm[at * kinds.len() + kind_idx] += weight * f64::from(norms[row]);
             }
         }
     }
@@ -253,24 +271,24 @@ impl<'a> Sums<'a> {
     }
 }
 
-/// Adds the influence of some of a shard's rows to their sums,
+/// Writes the weighted influence of some of a shard's rows to `out`,
 /// `[n × kinds × queries.len()]`.
-fn add_influence(
+fn write_influence(
     shard: &Shard,
     rows: Range<usize>,
     kinds: &[GradientKind],
     queries: &Queries,
     weight: f64,
-    sums: &mut [f64],
+    out: &mut [f64],
 ) {
     for (kind_idx, kind) in kinds.iter().enumerate() {
         let columns = shard.kind(*kind).expect("the store was asked for it");
         let cosines = columns.unit.inner_products(rows.clone(), queries);
         let cosines = cosines.chunks_exact(queries.len());
-        for (sums, cosines) in sums.chunks_exact_mut(kinds.len() * queries.len()).zip(cosines) {
-            let sums = &mut sums[kind_idx * queries.len()..];
-            for (sum, cosine) in sums.iter_mut().zip(cosines) {
-                *sum += weight * cosine;
+        for (out, cosines) in out.chunks_exact_mut(kinds.len() * queries.len()).zip(cosines) {
+            let out = &mut out[kind_idx * queries.len()..];
+            for (out, cosine) in out.iter_mut().zip(cosines) {
+                *out = weight * cosine;
             }
         }
     }

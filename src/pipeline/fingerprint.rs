@@ -201,10 +201,12 @@ fn settings_of(stage: Stage, config: &Config) -> Value {
         random_weights,
         ingest, // sources by their files' checksums
         checkpoints,
+        rewarm_growth: _, // says whether a difference matters
         warmup,
         lora,
         gradients, // stored in one order, scored in theirs: the first one ranks
         cascade,
+        gradient_store: _, // where, not what
         projection,
         store_dtype,
         shard_rows,

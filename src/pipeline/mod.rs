@@ -8,6 +8,7 @@ pub mod lock;
 pub mod manifest;
 mod stages;
 pub mod state;
+mod stores;
 #[cfg(feature = "torch")]
 pub mod torch;
 pub mod worker;
@@ -15,7 +16,7 @@ mod workers;
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use checksums::Checksums;
@@ -117,6 +118,14 @@ pub enum PipelineError {
     /// The adapter does not fit the model.
     #[error("the adapter does not fit the model")]
     Lora(#[from] crate::model::modules::LoraError),
+    /// A checkpoint's adapter sits where the model has no module.
+    #[error("the adapter of `{checkpoint}` is none for this model")]
+    OtherModules {
+        /// The checkpoint.
+        checkpoint: String,
+        /// The module.
+        source: crate::model::modules::LoraError,
+    },
     /// A stage in a worker process failed.
     #[error(transparent)]
     Worker(worker::WorkerError),
@@ -213,12 +222,13 @@ impl Run<'_> {
                 return Ok(());
             };
             let start = Instant::now();
-            let n_missing = workers::gradient_shards(run, part)?;
-            if n_missing > 0 {
+            let stores = run.plan_stores(&inputs, &mut checksums)?;
+            workers::gradient_shards(run, &stores, part)?;
+            if stores.iter().any(|store| store.n_missing() > 0) {
                 return Ok(());
             }
             // This worker was the last one.
-            let output = stages::all_shards(run)?;
+            let output = stages::all_shards(&stores)?;
             run.complete(Stage::Gradients, inputs, output, start.elapsed().as_secs_f64())
         });
         drop(lock);
@@ -287,7 +297,7 @@ impl Run<'_> {
         }
         let Some(inputs) = self.begin(stage, checksums)? else { return Ok(()) };
         let start = Instant::now();
-        let output = stages::run(self, stage, &inputs)?;
+        let output = stages::run(self, stage, &inputs, checksums)?;
         self.complete(stage, inputs, output, start.elapsed().as_secs_f64())
     }
 
@@ -318,10 +328,9 @@ impl Run<'_> {
         inputs: &StageInputs,
         checksums: &mut Checksums,
     ) -> Result<(), PipelineError> {
-        let prove_themselves = [Stage::Gradients, Stage::Index];
-        let others = manifest.stages.iter().filter(|(stage, _)| !prove_themselves.contains(stage));
-        for (&stage, record) in others {
-            for (name, checksum) in &record.outputs {
+        for (&stage, record) in &manifest.stages {
+            let proves_itself = |name: &str| Path::new(name).extension() == Some("arrow".as_ref());
+            for (name, checksum) in record.outputs.iter().filter(|(name, _)| !proves_itself(name)) {
                 let path = self.dir.root().join(name);
                 if inputs.files.contains_key(name) && checksums.of(&path)? != *checksum {
                     return Err(PipelineError::Damaged { path, stage });

@@ -1,11 +1,14 @@
 //! What each stage does, and which files it leaves.
 
+use std::fmt::Write;
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use super::checksums::Checksums;
 use super::fingerprint::StageInputs;
 use super::manifest::Manifest;
+use super::stores::RunStore;
 use super::{PipelineError, Run, worker, workers};
 use crate::cascade::kept::KeptRows;
 use crate::cascade::{Similarities, recall};
@@ -25,6 +28,8 @@ use crate::selection::{Selected, top};
 use crate::stage::Stage;
 use crate::store::Split;
 use crate::store::gradient_store::GradientStore;
+use crate::store::shard::Shard;
+use crate::store::shard_list::ListedShard;
 
 /// What a stage leaves behind.
 pub(super) struct Output {
@@ -39,12 +44,13 @@ pub(super) fn run(
     run: &Run<'_>,
     stage: Stage,
     inputs: &StageInputs,
+    checksums: &mut Checksums,
 ) -> Result<Output, PipelineError> {
     match stage {
         Stage::Ingest => ingest_tables(run),
         Stage::Warmup => warm_up(run),
         Stage::Cascade => cascade(run),
-        Stage::Gradients => gradients(run),
+        Stage::Gradients => gradients(run, inputs, checksums),
         Stage::Index => index_target(run),
         Stage::Score => score_pool(run),
         Stage::Select => select_subset(run, inputs),
@@ -80,24 +86,34 @@ fn cascade(run: &Run<'_>) -> Result<Output, PipelineError> {
     Ok(Output { files: with_checksums([run.dir.cascade()])?, summary: said(&answer) })
 }
 
-fn gradients(run: &Run<'_>) -> Result<Output, PipelineError> {
-    workers::gradient_shards(run, Part::WHOLE)?;
-    all_shards(run)
+fn gradients(
+    run: &Run<'_>,
+    inputs: &StageInputs,
+    checksums: &mut Checksums,
+) -> Result<Output, PipelineError> {
+    let stores = run.plan_stores(inputs, checksums)?;
+    workers::gradient_shards(run, &stores, Part::WHOLE)?;
+    all_shards(&stores)
 }
 
 /// The stage's output, if every shard of every store is committed.
-pub(super) fn all_shards(run: &Run<'_>) -> Result<Output, PipelineError> {
-    let (mut files, mut n_rows, mut n_flagged) = (Vec::new(), 0, 0);
-    for checkpoint in run.checkpoints()? {
-        for split in Split::ALL {
-            let store = GradientStore::open(&run.dir.store(checkpoint.label(), split))?;
-            n_rows += store.n_rows();
-            n_flagged += store.n_flagged();
-            files.extend(store.files());
-        }
+pub(super) fn all_shards(stores: &[RunStore]) -> Result<Output, PipelineError> {
+    let (mut files, mut n_new, mut n_rows, mut n_flagged) = (Vec::new(), 0, 0, 0);
+    for store in stores {
+        n_new += store.n_new;
+        n_rows += store.list.shards.iter().map(ListedShard::n_rows).sum::<usize>();
+        let store = GradientStore::open(&store.dir)?;
+        n_flagged += store.shards().iter().map(Shard::n_flagged).sum::<usize>();
+        files.extend(store.files()?);
     }
-    let flagged = if n_flagged == 0 { String::new() } else { format!(", {n_flagged} flagged") };
-    Ok(Output { files, summary: format!("{n_rows} gradients stored{flagged}") })
+    let mut summary = format!("{n_rows} gradients stored");
+    if n_new < n_rows {
+        write!(summary, ", {n_new} of them new").expect("a string takes all");
+    }
+    if n_flagged > 0 {
+        write!(summary, ", {n_flagged} flagged").expect("a string takes all");
+    }
+    Ok(Output { files, summary })
 }
 
 fn index_target(run: &Run<'_>) -> Result<Output, PipelineError> {

@@ -7,22 +7,20 @@ use serde_json::{Value, json};
 use super::checksums::Checksums;
 use super::fingerprint::{gradient_fingerprint, inputs_of};
 use super::manifest::Manifest;
+use super::stores::{self, Tables};
 use super::{PipelineError, checkpoints_dir};
-use crate::cascade::Similarities;
 use crate::cascade::first_pass::{FirstPassError, first_pass};
-use crate::cascade::kept::KeptRows;
 use crate::cascade::similarities_file::SimilaritiesError;
 use crate::checkpoint::{Checkpoint, CheckpointError, LoraSettings, checkpoints_in};
 use crate::compute::Dtype;
 use crate::config::Config;
-use crate::gradient::collect::{CollectError, CollectSettings, ExampleSource, MissingShard};
+use crate::gradient::collect::{CollectError, CollectSettings, Collected};
 use crate::gradient::collect_lora;
-use crate::gradient::direction::{GradientKind, Moments};
+use crate::gradient::direction::Moments;
 use crate::gradient::independence::independence;
 use crate::gradient::measure::Measure;
-use crate::gradient::shard_plan::{Part, ShardPlan};
+use crate::gradient::shard_plan::Part;
 use crate::gradient::speed::{Speed, speed};
-use crate::model::modules::LoraError;
 use crate::model::{LoraDecoder, ModelError};
 use crate::pool::PoolError;
 use crate::pool::table::ExampleTable;
@@ -30,7 +28,8 @@ use crate::progress::{Event, Observer};
 use crate::projection::{Projection, ProjectionError};
 use crate::run_dir::RunDir;
 use crate::stage::Stage;
-use crate::store::{Split, StoreDtype};
+use crate::store::Split;
+use crate::store::shard_list::{ListedShard, ShardList};
 use crate::warmup::{self, WarmupError};
 
 /// Why a stage that needs the model failed.
@@ -40,14 +39,6 @@ pub enum TorchError {
     /// The model cannot be loaded.
     #[error("the model cannot be used")]
     Model(#[from] ModelError),
-    /// The checkpoints' adapter sits where the model has no module.
-    #[error("the adapter of `{checkpoint}` is none for this model")]
-    OtherModules {
-        /// The checkpoint.
-        checkpoint: String,
-        /// The module.
-        source: LoraError,
-    },
     /// The warm-up failed.
     #[error("the warm-up failed")]
     Warmup(#[from] WarmupError),
@@ -137,15 +128,16 @@ pub fn gradients(
     let mut collector = Collector::new(config, run, part, &checkpoints[0])?;
     // Before the first takes its time: the last must fit, too.
     checkpoints.iter().try_for_each(|checkpoint| collector.read(checkpoint).map(drop))?;
-    let mut missing = Vec::new();
-    let progress = StageProgress::new(observer, collector.n_rows() * checkpoints.len());
+    let progress = StageProgress::new(observer, collector.n_rows(&checkpoints)?);
+    let (mut n_rows, mut n_present) = (0, 0);
     for checkpoint in &checkpoints {
         let gradient = gradient_fingerprint(&inputs, checkpoint, &mut checksums)?;
-        missing.extend(collector.collect(checkpoint, &gradient, &progress)?);
+        for collected in collector.collect(checkpoint, &gradient, &progress)? {
+            n_rows += collected.n_rows;
+            n_present += collected.n_present;
+        }
     }
-    // Looked at once more: others have worked on while this worker did.
-    let n_missing = missing.iter().filter(|shard| !shard.is_committed()).count();
-    Ok(json!({ "missing-shards": n_missing }))
+    Ok(json!({ "rows": n_rows, "were-there": n_present }))
 }
 
 /// The model, with the weights that the settings ask for.
@@ -226,10 +218,7 @@ struct Collector<'a> {
     run: &'a RunDir,
     part: Part,
     model: LoraDecoder,
-    target: ExampleTable,
-    pool: ExampleTable,
-    /// Positions of the pool's rows that the cascade lets through, if there is one.
-    kept: Option<Vec<usize>>,
+    tables: Tables,
 }
 
 impl<'a> Collector<'a> {
@@ -240,79 +229,54 @@ impl<'a> Collector<'a> {
         checkpoint: &Checkpoint,
     ) -> Result<Self, TorchError> {
         // The adapter's own shape, which is not ours if it was trained elsewhere.
-        let model = load(config, checkpoint.lora()).map_err(|err| match err {
-            ModelError::Lora(source) => {
-                TorchError::OtherModules { checkpoint: checkpoint.label().to_owned(), source }
+        let model = load(config, checkpoint.lora())?;
+        Ok(Self { config, run, part, model, tables: Tables::open(config, run)? })
+    }
+
+    /// Rows of this part's shards at all checkpoints that were to be computed.
+    fn n_rows(&self, checkpoints: &[Checkpoint]) -> Result<usize, TorchError> {
+        let mut n_rows = 0;
+        for checkpoint in checkpoints {
+            for split in Split::ALL {
+                let list = ShardList::read(&self.run.store(checkpoint.label(), split))
+                    .map_err(PipelineError::from)?;
+                n_rows += self.part.of(&list.shards).map(ListedShard::n_rows).sum::<usize>();
             }
-            err => err.into(),
-        })?;
-        let [target, pool] =
-            [Split::Target, Split::Pool].map(|split| ExampleTable::open(&run.table(split)));
-        let kept = config.cascade.map(|share| {
-            Similarities::read(&run.cascade()).map(|similarities| similarities.kept(share))
-        });
-        let kept = kept.transpose()?;
-        Ok(Self { config, run, part, model, target: target?, pool: pool?, kept })
+        }
+        Ok(n_rows)
     }
 
-    /// Rows of this part in both tables.
-    fn n_rows(&self) -> usize {
-        let n_pool = self.kept.as_ref().map_or_else(|| self.pool.rows().len(), Vec::len);
-        let n_rows = |n| ShardPlan::new(n, self.config.shard_rows).n_rows(self.part);
-        n_rows(self.target.rows().len()) + n_rows(n_pool)
-    }
-
-    /// Collects both tables; returns the shards that other workers still owe.
+    /// Collects both tables.
     fn collect(
         &mut self,
         checkpoint: &Checkpoint,
         gradient: &str,
         progress: &StageProgress<'_>,
-    ) -> Result<Vec<MissingShard>, TorchError> {
-        let mut missing = Vec::new();
+    ) -> Result<Vec<Collected>, TorchError> {
         let config = self.config;
         let (adapter, moments) = self.read(checkpoint)?;
         let layout = self.model.layout().clone();
         self.model.set_adapter(&adapter);
         let projection =
             Projection::new(config.projection, config.seed, checkpoint.label(), &layout)?;
-        let stored = config.stored_kinds();
-        let kept = self.kept.clone().map(|kept| KeptRows::new(&self.pool, kept));
-        let pool: &dyn ExampleSource = match &kept {
-            Some(kept) => kept,
-            None => &self.pool,
-        };
-        // The target first: it is small, and what is wrong with it is wrong early.
-        let tables: [(Split, &dyn ExampleSource); 2] =
-            [(Split::Target, &self.target), (Split::Pool, pool)];
-        for (split, table) in tables {
-            let kinds = match split {
-                Split::Pool => stored.as_slice(),
-                Split::Target => &[GradientKind::Sgd],
-            };
-            // The target's rows are the queries.
-            let dtype = match split {
-                Split::Pool => config.store_dtype,
-                Split::Target => StoreDtype::F32,
-            };
+        let kept = self.tables.kept();
+        let mut found = Vec::new();
+        for (split, table) in self.tables.sources(kept.as_ref()) {
             let settings = CollectSettings {
-                checkpoint: checkpoint.label().to_owned(),
-                split,
-                gradient: gradient.to_owned(),
-                dtype,
-                shard_rows: config.shard_rows,
+                header: stores::header(config, checkpoint, split, &layout, gradient.to_owned()),
                 batch_tokens: config.compute.batch_tokens,
                 threads: config.compute.threads,
                 part: self.part,
             };
+            let kinds = &settings.header.kinds;
             let measure = Measure { kinds, moments: moments.as_ref(), projection: &projection };
             let dir = self.run.store(checkpoint.label(), split);
             let collected =
                 collect_lora(&mut self.model, table, measure, &dir, &settings, progress)?;
             progress.n_before.fetch_add(collected.n_rows as u64, Ordering::Relaxed);
-            missing.extend(collected.missing);
+            found.push(collected);
         }
-        Ok(missing)
+        Ok(found)
     }
 
     /// The adapter, `[grad_dim]`, and the moments if a kind of gradient needs

@@ -9,18 +9,23 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use super::stores::RunStore;
 use super::worker::{self, WorkerError};
 use super::{PipelineError, Run};
 use crate::compute::Device;
 use crate::config::Config;
 use crate::gradient::shard_plan::Part;
 use crate::progress::{Event, Observer};
-use crate::store::Split;
-use crate::store::shard::n_committed;
 
-/// Computes the shards of `part`; returns how many shards of the whole are
-/// still missing.
-pub(super) fn gradient_shards(run: &Run<'_>, part: Part) -> Result<u64, PipelineError> {
+/// Computes what `stores` lack of the shards of `part`.
+pub(super) fn gradient_shards(
+    run: &Run<'_>,
+    stores: &[RunStore],
+    part: Part,
+) -> Result<(), PipelineError> {
+    if stores.iter().all(|store| store.n_missing() == 0) {
+        return Ok(());
+    }
     let devices = &run.config.devices;
     let n_workers = NonZeroUsize::new(devices.len()).expect("settings name a device");
     let lanes = Lanes::new(run.observer, n_workers.get());
@@ -29,7 +34,8 @@ pub(super) fn gradient_shards(run: &Run<'_>, part: Part) -> Result<u64, Pipeline
             let config = run.config.for_worker(*device, threads_of(run.config, index, n_workers));
             let (lanes, part) = (&lanes, part.nested(index, n_workers));
             scope.spawn(move || {
-                let result = Worker { run, config, part, lane: Lane { lanes, index } }.work();
+                let lane = Lane { lanes, index };
+                let result = Worker { run, stores, config, part, lane }.work();
                 if result.is_err() {
                     lanes.is_over.store(true, Ordering::Relaxed);
                 }
@@ -42,16 +48,11 @@ pub(super) fn gradient_shards(run: &Run<'_>, part: Part) -> Result<u64, Pipeline
             .map(|worker| worker.join().expect("a worker's thread reports"))
             .collect()
     });
-    let (done, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
     // One failure stops the others, which is none of theirs.
     let is_cause = |err: &PipelineError| {
         !matches!(err, PipelineError::Interrupted) || run.observer.is_interrupted()
     };
-    match failed.into_iter().filter_map(Result::err).find(is_cause) {
-        Some(err) => Err(err),
-        // The last one to finish saw the fewest.
-        None => Ok(done.into_iter().filter_map(Result::ok).min().unwrap_or(u64::MAX)),
-    }
+    results.into_iter().filter_map(Result::err).find(is_cause).map_or(Ok(()), Err)
 }
 
 /// A worker's share of the threads, at least one.
@@ -65,21 +66,23 @@ fn threads_of(config: &Config, index: usize, n_workers: NonZeroUsize) -> NonZero
 /// One device's worker, over as many processes as it takes.
 struct Worker<'a> {
     run: &'a Run<'a>,
+    stores: &'a [RunStore],
     config: Config,
     part: Part,
     lane: Lane<'a>,
 }
 
 impl Worker<'_> {
-    fn work(&self) -> Result<u64, PipelineError> {
+    fn work(&self) -> Result<(), PipelineError> {
         let dir = self.run.dir.root().display().to_string();
         let task = ["gradients", "--run", &dir, "--shard", &self.part.to_string()];
         let mut ended_at = None;
         loop {
             match worker::run(&self.config, &task, &self.lane) {
-                Ok(answer) => return Ok(answer["missing-shards"].as_u64().unwrap_or(u64::MAX)),
+                Ok(_) => return Ok(()),
                 Err(err @ WorkerError::Died { .. }) => {
-                    let n_committed = self.n_committed()?;
+                    let n_committed =
+                        self.stores.iter().map(|store| store.n_committed(self.part)).sum::<usize>();
                     if ended_at == Some(n_committed) {
                         return Err(err.into());
                     }
@@ -98,19 +101,6 @@ impl Worker<'_> {
             1 => message.to_owned(),
             _ => format!("on `{}`: {message}", self.config.compute.device),
         }
-    }
-
-    /// Shards of this worker that are there, at whatever checkpoint.
-    fn n_committed(&self) -> Result<usize, PipelineError> {
-        let checkpoints = self.run.checkpoints()?;
-        let stores = checkpoints.iter().flat_map(|checkpoint| {
-            Split::ALL.map(|split| self.run.dir.store(checkpoint.label(), split))
-        });
-        let mut n = 0;
-        for dir in stores.filter(|dir| dir.is_dir()) {
-            n += n_committed(&dir, |shard| self.part.contains(shard))?;
-        }
-        Ok(n)
     }
 }
 

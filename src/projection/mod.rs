@@ -103,6 +103,40 @@ pub struct ProjectionSettings {
     pub proj_dim: usize,
 }
 
+impl ProjectionSettings {
+    /// Length of a projected row of a gradient over `layout`.
+    pub fn row_length(&self, layout: &ParamLayout) -> usize {
+        match self.kind {
+            ProjectionKind::None => layout.grad_dim(),
+            ProjectionKind::Sjlt | ProjectionKind::Srht | ProjectionKind::Rademacher => {
+                self.proj_dim
+            }
+        }
+    }
+}
+
+/// Version of the definitions in the module page; part of the fingerprint.
+const VERSION: u32 = 1;
+
+/// 32 hex digits that are equal for equal matrices, known before there is one.
+pub fn projection_fingerprint(
+    settings: ProjectionSettings,
+    seed: Seed,
+    checkpoint: &str,
+    layout: &ParamLayout,
+) -> String {
+    let identity = serde_json::json!({
+        "version": VERSION,
+        "kind": settings.kind,
+        "proj-dim": settings.row_length(layout),
+        "seed": seed,
+        "checkpoint": checkpoint,
+        "layout": layout.fingerprint(),
+    });
+    let hash = blake3::derive_key("less-select projection v1", identity.to_string().as_bytes());
+    blake3::Hash::from(hash).to_hex()[..32].to_owned()
+}
+
 /// `proj_dim` is no power of two between 64 and 2^31.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("projection to {proj_dim} dimensions: not a power of two between 64 and 2^31")]
@@ -129,9 +163,6 @@ enum Matrix {
 }
 
 impl Projection {
-    /// Version of the definitions in the module page; part of the fingerprint.
-    const VERSION: u32 = 1;
-
     /// The projection of gradients over `layout` at the checkpoint named
     /// `checkpoint`. Computes the tables of `sjlt` and `srht`, in parallel over
     /// parameters.
@@ -150,7 +181,8 @@ impl Projection {
         if kind != ProjectionKind::None && !is_allowed {
             return Err(ProjectionError { proj_dim });
         }
-        let proj_dim = if kind == ProjectionKind::None { layout.grad_dim() } else { proj_dim };
+        let fingerprint = projection_fingerprint(settings, seed, checkpoint, layout);
+        let proj_dim = settings.row_length(layout);
         let keys = layout
             .params()
             .iter()
@@ -162,16 +194,6 @@ impl Projection {
             ProjectionKind::Rademacher => Matrix::Rademacher(Rademacher::new(keys, proj_dim)),
             ProjectionKind::None => Matrix::None,
         };
-        let identity = serde_json::json!({
-            "version": Self::VERSION,
-            "kind": kind,
-            "proj-dim": proj_dim,
-            "seed": seed,
-            "checkpoint": checkpoint,
-            "layout": layout.fingerprint(),
-        });
-        let hash = blake3::derive_key("less-select projection v1", identity.to_string().as_bytes());
-        let fingerprint = blake3::Hash::from(hash).to_hex()[..32].to_owned();
         Ok(Self { matrix, layout: layout.clone(), proj_dim, fingerprint })
     }
 

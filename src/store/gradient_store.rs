@@ -2,39 +2,77 @@
 
 use std::path::{Path, PathBuf};
 
-use super::shard::{Shard, StoreHeader, shard_path};
+use super::shard::{Shard, ShardRows, StoreHeader, shard_path, write_shard};
+use super::shard_list::{ListedShard, ShardList, shard_fingerprint};
 use super::{StoreError, StoreErrorKind};
 use crate::gradient::direction::GradientKind;
 use crate::pool::ExampleId;
 
-/// A complete store: every shard committed, proven whole and mapped. Rows
-/// stand in order of id over all shards.
+/// A complete store: every listed shard committed, proven whole and mapped.
+/// Rows stand in order of id within a shard. Shards may hold rows that have
+/// left the table, and two of them the same one.
 #[derive(Debug)]
 pub struct GradientStore {
     dir: PathBuf,
+    folder: PathBuf,
     shards: Vec<Shard>,
+}
+
+/// Where a row is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RowPlace {
+    /// Position among [`GradientStore::shards`].
+    pub shard: usize,
+    /// Row of that shard.
+    pub row: usize,
 }
 
 impl GradientStore {
     /// Opens the store in `dir`. Reads every byte once to check it; the rows
-    /// stay on disk. Shards beyond the header's number, left by an earlier
-    /// collection, are no part of it.
+    /// stay on disk. Shards that are not in its list are no part of it.
     ///
     /// # Errors
     ///
-    /// If a shard is missing or damaged, comes from another computation than
-    /// the first, or holds rows of another place.
+    /// If a shard is missing or damaged, or comes from another computation than
+    /// the first.
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
-        let first = Shard::open(dir, 0)?;
-        let n_shards = first.header().n_shards;
-        let mut shards = vec![first];
-        for shard_idx in 1..n_shards {
-            let shard = Shard::open(dir, shard_idx)?;
-            check_follows(&shards[shard_idx - 1], &shard)
-                .map_err(|kind| kind.at(&shard_path(dir, shard_idx)))?;
+        let list = ShardList::read(dir)?;
+        let folder = list.folder(dir);
+        let mut shards: Vec<Shard> = Vec::new();
+        for listed in &list.shards {
+            let path = shard_path(&folder, &listed.fingerprint);
+            let shard = Shard::open(&path)?;
+            if let Some(first) = shards.first() {
+                check_same_store(first, &shard).map_err(|kind| kind.at(&path))?;
+            }
             shards.push(shard);
         }
-        Ok(Self { dir: dir.to_owned(), shards })
+        if shards.is_empty() {
+            return Err(StoreErrorKind::Layout("lists no shards").at(&ShardList::path(dir)));
+        }
+        Ok(Self { dir: dir.to_owned(), folder, shards })
+    }
+
+    /// Writes a whole store to `dir`, a shard for each of `shards`, and opens it.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written, or rows are not `header`'s.
+    pub fn write(
+        dir: &Path,
+        header: &StoreHeader,
+        shards: impl IntoIterator<Item = ShardRows>,
+    ) -> Result<Self, StoreError> {
+        let (mut listed, mut all) = (Vec::new(), Vec::new());
+        for rows in shards {
+            all.extend_from_slice(&rows.ids);
+            let fingerprint = shard_fingerprint(header, rows.ids.iter().copied());
+            write_shard(dir, header, &fingerprint, rows)?;
+            listed.push(ListedShard { fingerprint, rows: Vec::new() });
+        }
+        let made_for = shard_fingerprint(header, all);
+        ShardList { folder: PathBuf::new(), made_for, shards: listed }.write(dir)?;
+        Self::open(dir)
     }
 
     /// The folder.
@@ -48,7 +86,7 @@ impl GradientStore {
     }
 
     /// 32 hex digits over what its shards were made from: equal for stores of
-    /// equal rows.
+    /// equal shards.
     pub fn fingerprint(&self) -> String {
         let mut hasher = blake3::Hasher::new_derive_key("less-select gradient store v1");
         for shard in &self.shards {
@@ -57,9 +95,14 @@ impl GradientStore {
         hasher.finalize().to_hex()[..32].to_owned()
     }
 
-    /// The shards, in order.
+    /// The shards, in the order of the list.
     pub fn shards(&self) -> &[Shard] {
         &self.shards
+    }
+
+    /// The identities of all rows, shard by shard.
+    pub fn ids(&self) -> impl Iterator<Item = ExampleId> + '_ {
+        self.shards.iter().flat_map(Shard::ids)
     }
 
     /// Number of rows in all shards.
@@ -67,23 +110,43 @@ impl GradientStore {
         self.shards.iter().map(Shard::n_rows).sum()
     }
 
-    /// Number of rows that must not be ranked.
-    pub fn n_flagged(&self) -> usize {
-        self.shards.iter().map(Shard::n_flagged).sum()
+    /// The list and the data files with their blake3 checksums.
+    ///
+    /// # Errors
+    ///
+    /// If the list cannot be read.
+    pub fn files(&self) -> std::io::Result<Vec<(PathBuf, String)>> {
+        let list = ShardList::path(&self.dir);
+        let checksum = crate::fs::checksum(&list)?;
+        let shards = self.shards.iter().map(|shard| {
+            (shard_path(&self.folder, shard.fingerprint()), shard.checksum().to_owned())
+        });
+        Ok(std::iter::once((list, checksum)).chain(shards).collect())
     }
 
-    /// The data files with their blake3 checksums.
-    pub fn files(&self) -> impl Iterator<Item = (PathBuf, String)> + '_ {
-        let path = |shard_idx| shard_path(&self.dir, shard_idx);
-        self.shards
-            .iter()
-            .enumerate()
-            .map(move |(idx, shard)| (path(idx), shard.checksum().to_owned()))
-    }
-
-    /// The identities of all rows, ascending.
-    pub fn ids(&self) -> impl Iterator<Item = ExampleId> + '_ {
-        self.shards.iter().flat_map(Shard::ids)
+    /// Where the rows of `ids` are, in their order; of a row that is there twice,
+    /// the first. `Err` is an id that is not there.
+    ///
+    /// # Errors
+    ///
+    /// The first id that is not there.
+    pub fn places(
+        &self,
+        ids: impl IntoIterator<Item = ExampleId>,
+    ) -> Result<Vec<RowPlace>, ExampleId> {
+        let mut places: Vec<(ExampleId, RowPlace)> = Vec::with_capacity(self.n_rows());
+        for (shard_idx, shard) in self.shards.iter().enumerate() {
+            let rows = shard.ids().enumerate();
+            places.extend(rows.map(|(row, id)| (id, RowPlace { shard: shard_idx, row })));
+        }
+        // Stable: of equal ids, the first shard's stays first.
+        places.sort_by_key(|(id, _)| *id);
+        places.dedup_by_key(|(id, _)| *id);
+        let place = |id: ExampleId| {
+            let found = places.binary_search_by_key(&id, |(id, _)| *id);
+            found.map(|at| places[at].1).map_err(|_| id)
+        };
+        ids.into_iter().map(place).collect()
     }
 
     /// Fails if gradients of `kind` are not stored.
@@ -100,13 +163,11 @@ impl GradientStore {
     }
 }
 
-fn check_follows(before: &Shard, shard: &Shard) -> Result<(), StoreErrorKind> {
-    before.header().check_comparable(shard.header(), "the shards before it")?;
-    if before.header() != shard.header() {
-        return Err(StoreErrorKind::Layout("has another header than the shards before it"));
+fn check_same_store(first: &Shard, shard: &Shard) -> Result<(), StoreErrorKind> {
+    first.header().check_comparable(shard.header(), "the first shard")?;
+    if first.header() == shard.header() {
+        Ok(())
+    } else {
+        Err(StoreErrorKind::Layout("has another header than the first shard"))
     }
-    if before.ids().next_back() > shard.ids().next() {
-        return Err(StoreErrorKind::Order(0));
-    }
-    Ok(())
 }

@@ -1,10 +1,13 @@
 //! The gradient store: projected per-example gradients on disk.
 //!
 //! A store holds the rows of one table (pool or target) at one checkpoint, in
-//! a folder of shards. A shard is two files:
+//! a folder of shards, with a list of those that count
+//! ([`shard_list`]). A shard is two files, named by a hash of the store's header
+//! and one of the shard's examples:
 //!
 //! ```text
-//! shard-00003.arrow   Arrow IPC, one record batch, rows in order of id:
+//! shard-1b04c2d8-90b5e1f3a7c6d824.arrow
+//!                     Arrow IPC, one record batch, rows in order of id:
 //!                       id            fixed_size_binary(16)
 //!                       KIND          the row at unit length, see below
 //!                       KIND.scale    f32      of i8, i4 and i1 rows only
@@ -12,7 +15,8 @@
 //!                       loss          f32      mean token loss, nats
 //!                       n_supervised  u32
 //!                       flag          utf8?    why the row must not be ranked
-//! shard-00003.json    its marker: file name, blake3 checksum, bytes, rows, fingerprint
+//! shard-1b04c2d8-90b5e1f3a7c6d824.json
+//!                     its marker: file name, blake3 checksum, bytes, rows, fingerprint
 //! ```
 //!
 //! with the KIND columns once for every [`GradientKind`] stored. D = `proj_dim`
@@ -74,6 +78,7 @@ pub mod gradient_store;
 pub mod inner_products;
 mod quantize;
 pub mod shard;
+pub mod shard_list;
 pub mod unit_rows;
 
 use std::path::{Path, PathBuf};
@@ -86,7 +91,7 @@ pub(crate) use checked_file::{CheckedFile, commit, list_type, lists};
 pub use dtype::StoreDtype;
 
 /// Version of the file format.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Which of the two tables a store's rows belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -157,6 +162,9 @@ pub enum StoreErrorKind {
     /// It could not be read or written.
     #[error(transparent)]
     Io(#[from] std::io::Error),
+    /// Nothing says which shards make the store.
+    #[error("missing: the gradients have not been collected")]
+    NoList,
     /// No marker says that the file is complete.
     #[error("is not committed: there is no marker `{0}`")]
     NotCommitted(String),

@@ -12,6 +12,7 @@ use arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
 
 use super::checked_file::read_marker;
+use super::shard_list::header_fingerprint;
 use super::unit_rows::{self, UnitRows};
 use super::{CheckedFile, FORMAT, Flag, Split, StoreDtype, StoreError, StoreErrorKind, commit};
 use crate::gradient::direction::GradientKind;
@@ -33,8 +34,6 @@ pub struct StoreHeader {
     pub kinds: Vec<GradientKind>,
     /// Fingerprint of the parameter layout.
     pub layout: String,
-    /// Number of shards of the whole store.
-    pub n_shards: usize,
     /// Length of a row.
     pub proj_dim: usize,
     /// Fingerprint of the projection.
@@ -105,26 +104,33 @@ pub struct KindRows {
     pub norms: Vec<f32>,
 }
 
-/// Where shard number `shard` of the store in `dir` is.
-pub fn shard_path(dir: &Path, shard: usize) -> PathBuf {
-    dir.join(format!("shard-{shard:05}.arrow"))
+/// Where the shard made from `fingerprint` is in the folder `dir`.
+pub fn shard_path(dir: &Path, fingerprint: &str) -> PathBuf {
+    dir.join(format!("shard-{fingerprint}.arrow"))
+}
+
+/// What the shard at `path` was made from, going by its name; `None` if it is
+/// no shard.
+pub(crate) fn named_fingerprint(path: &Path) -> Option<&str> {
+    let name = path.file_name()?.to_str()?.strip_prefix("shard-")?;
+    name.strip_suffix(".arrow").filter(|fingerprint| !fingerprint.is_empty())
 }
 
 /// Writes a shard and commits it, quantizing its rows on the current rayon pool
-/// if the header's dtype asks for it. `fingerprint` says what it was made from;
-/// [`Shard::fingerprint`] gives it back.
+/// if the header's dtype asks for it. `fingerprint` says what it was made from
+/// (see [`shard_fingerprint`](super::shard_list::shard_fingerprint)) and names
+/// it.
 ///
 /// # Errors
 ///
 /// If the files cannot be written, or the rows are not `header`'s.
 pub fn write_shard(
     dir: &Path,
-    shard: usize,
     header: &StoreHeader,
     fingerprint: &str,
     rows: ShardRows,
 ) -> Result<(), StoreError> {
-    let path = shard_path(dir, shard);
+    let path = shard_path(dir, fingerprint);
     let batch = record_batch(header, rows).map_err(|err| StoreErrorKind::from(err).at(&path))?;
     commit(&path, header, fingerprint, &batch)
 }
@@ -143,27 +149,33 @@ fn record_batch(header: &StoreHeader, rows: ShardRows) -> Result<RecordBatch, Ar
     RecordBatch::try_new(Arc::new(header.schema()), columns)
 }
 
-/// How many of the shards for which `is_wanted` are committed in `dir`, going
-/// by their markers' names.
+/// The shards of the store with `header` that are committed in the folder
+/// `dir`, going by their names, in order of name. No folder, no shards.
 ///
 /// # Errors
 ///
 /// If the folder cannot be read.
-pub fn n_committed(dir: &Path, is_wanted: impl Fn(usize) -> bool) -> std::io::Result<usize> {
-    let mut n = 0;
-    for entry in fs_err::read_dir(dir)? {
-        let name = entry?.file_name();
-        let number =
-            name.to_str().and_then(|name| name.strip_prefix("shard-")?.strip_suffix(".json"));
-        n += usize::from(number.and_then(|number| number.parse().ok()).is_some_and(&is_wanted));
+pub fn committed(dir: &Path, header: &StoreHeader) -> std::io::Result<Vec<String>> {
+    let mut found = Vec::new();
+    let prefix = format!("{}-", header_fingerprint(header));
+    let entries = match fs_err::read_dir(dir) {
+        Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(found),
+        entries => entries?,
+    };
+    for entry in entries {
+        let path = entry?.path();
+        let fingerprint = named_fingerprint(&path).filter(|name| name.starts_with(&prefix));
+        let marked = fingerprint.filter(|name| committed_fingerprint(dir, name).is_some());
+        found.extend(marked.map(str::to_owned));
     }
-    Ok(n)
+    found.sort_unstable();
+    Ok(found)
 }
 
-/// What shard number `shard` of the store in `dir` was made from, going by its
-/// marker alone; `None` if it is not committed.
-pub fn committed_fingerprint(dir: &Path, shard: usize) -> Option<String> {
-    read_marker(&shard_path(dir, shard)).ok().map(|marker| marker.fingerprint)
+/// What the shard named `fingerprint` in the folder `dir` was made from, going
+/// by its marker alone; `None` if it is not committed.
+pub(crate) fn committed_fingerprint(dir: &Path, fingerprint: &str) -> Option<String> {
+    read_marker(&shard_path(dir, fingerprint)).ok().map(|marker| marker.fingerprint)
 }
 
 /// A committed shard, proven whole and mapped into memory.
@@ -176,41 +188,39 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Opens shard number `shard` of the store in `dir`.
+    /// Opens the shard at `path`.
     ///
     /// # Errors
     ///
     /// If it is not committed, cannot be read, or is not what was committed in
     /// any byte; or if it is of another format or its rows are out of order.
-    pub fn open(dir: &Path, shard: usize) -> Result<Self, StoreError> {
-        let path = shard_path(dir, shard);
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
         let CheckedFile { header, fingerprint, checksum, batch } =
-            CheckedFile::<StoreHeader>::open(&path)?;
+            CheckedFile::<StoreHeader>::open(path)?;
         let shard = Self { header, fingerprint, checksum, batch };
-        shard.check().map_err(|kind| kind.at(&path))?;
+        shard.check(path).map_err(|kind| kind.at(path))?;
         Ok(shard)
     }
 
-    /// Opens the shard if it is committed, whole and made from `fingerprint`;
-    /// `None` if it has to be computed.
+    /// Opens the shard of the folder `dir` that is made from `fingerprint`;
+    /// `None` if it has to be computed, because it is not there or not whole.
     ///
     /// # Errors
     ///
     /// If a file is there but the system does not let it be read.
-    pub fn open_made_from(
-        dir: &Path,
-        shard: usize,
-        fingerprint: &str,
-    ) -> Result<Option<Self>, StoreError> {
-        match Self::open(dir, shard) {
-            Ok(shard) => Ok((shard.fingerprint == fingerprint).then_some(shard)),
+    pub fn open_made_from(dir: &Path, fingerprint: &str) -> Result<Option<Self>, StoreError> {
+        match Self::open(&shard_path(dir, fingerprint)) {
+            Ok(shard) => Ok(Some(shard)),
             Err(err) if err.kind.is_denied() => Err(err),
             Err(_) => Ok(None),
         }
     }
 
     /// After this, columns are where and what the header says.
-    fn check(&self) -> Result<(), StoreErrorKind> {
+    fn check(&self, path: &Path) -> Result<(), StoreErrorKind> {
+        if named_fingerprint(path) != Some(&self.fingerprint) {
+            return Err(StoreErrorKind::Layout("is not what its name says"));
+        }
         if self.header.format != FORMAT {
             return Err(StoreErrorKind::Format(self.header.format));
         }

@@ -1,5 +1,4 @@
 use std::num::NonZeroUsize;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -63,8 +62,8 @@ impl ExampleSource for Pool {
         &self.rows
     }
 
-    fn examples(&self, range: Range<usize>) -> Result<Vec<Example>, PoolError> {
-        Ok(self.examples[range].to_vec())
+    fn examples_at(&self, positions: &[usize]) -> Result<Vec<Example>, PoolError> {
+        Ok(positions.iter().map(|at| self.examples[*at].clone()).collect())
     }
 }
 

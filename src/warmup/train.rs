@@ -17,9 +17,6 @@ use crate::progress::{Event, Observer};
 use crate::seed::Seed;
 use crate::stage::Stage;
 
-/// Rows of the pool whose tokens are read at once.
-const BLOCK_ROWS: usize = 1024;
-
 /// Why a warm-up stopped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -128,13 +125,7 @@ fn read_share(
 ) -> Result<Vec<Example>, PoolError> {
     let ids: Vec<ExampleId> = pool.rows().iter().map(|row| row.id).collect();
     let chosen = choose(&ids, settings.n_rows(ids.len()), seed);
-    let mut examples = Vec::with_capacity(chosen.len());
-    for chosen in chosen.chunk_by(|a, b| a / BLOCK_ROWS == b / BLOCK_ROWS) {
-        let start = chosen[0];
-        let block = pool.examples(start..chosen[chosen.len() - 1] + 1)?;
-        examples.extend(chosen.iter().map(|&position| block[position - start].clone()));
-    }
-    Ok(examples)
+    pool.examples_at(&chosen)
 }
 
 /// Removes checkpoints of an earlier warm-up, so that no epoch of it stays.

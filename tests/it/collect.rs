@@ -17,18 +17,25 @@ use less_select::pool::{Example, ExampleId};
 use less_select::progress::{Event, Observer, Silent};
 use less_select::projection::ProjectionKind;
 use less_select::store::gradient_store::GradientStore;
+use less_select::store::shard::shard_path;
+use less_select::store::shard_list::ShardList;
 use less_select::store::{Split, StoreDtype};
 use proptest::prelude::*;
 
+use crate::support::committed_shards;
 use crate::toy::{self, Setup, Table};
 
-/// Every file of a folder with its bytes.
+/// The list of a store and its committed shards, with their bytes.
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
-    let entries = fs_err::read_dir(dir).unwrap().map(Result::unwrap);
-    entries
-        .map(|entry| {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            (name, fs_err::read(entry.path()).unwrap())
+    let list = ShardList::read(dir).unwrap();
+    let shards = list.shards.iter().map(|shard| shard_path(dir, &shard.fingerprint));
+    let files = shards.flat_map(|shard| [shard.with_extension("json"), shard]);
+    files
+        .chain([ShardList::path(dir)])
+        .filter(|path| path.exists())
+        .map(|path| {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            (name, fs_err::read(path).unwrap())
         })
         .collect()
 }
@@ -112,11 +119,12 @@ fn damaged_missing_and_outdated_shards_are_made_anew() {
     assert_eq!(redone.n_present, 0);
     assert!(files(dir.path()) == whole);
 
-    fs_err::remove_file(dir.path().join("shard-00000.json")).unwrap();
-    let damaged = dir.path().join("shard-00002.arrow");
-    let mut bytes = fs_err::read(&damaged).unwrap();
+    let shards = ShardList::read(dir.path()).unwrap().shards;
+    let path = |shard: usize| shard_path(dir.path(), &shards[shard].fingerprint);
+    fs_err::remove_file(path(0).with_extension("json")).unwrap();
+    let mut bytes = fs_err::read(path(2)).unwrap();
     bytes[1000] ^= 1;
-    fs_err::write(&damaged, bytes).unwrap();
+    fs_err::write(path(2), bytes).unwrap();
     let redone = Setup::default().collect(&table, Split::Pool, 1, dir.path());
     assert_eq!(redone.n_rows - redone.n_present, 32);
     assert!(files(dir.path()) == whole);
@@ -138,7 +146,7 @@ fn an_interrupted_collection_keeps_its_shards_and_goes_on_to_the_same_bytes() {
             &observer,
         );
         assert!(matches!(stopped, Err(CollectError::Interrupted)));
-        let kept = fs_err::read_dir(dir.path()).unwrap().count() / 2 * 16;
+        let kept = committed_shards(dir.path()).len() * 16;
         let resumed = Setup::default().collect(&table, Split::Pool, 1, dir.path());
         assert_eq!(resumed.n_present, kept);
         assert!(files(dir.path()) == whole);
@@ -191,8 +199,11 @@ fn a_failing_backward_pass_names_the_rows() {
     let error = Setup::default()
         .collect_with(&mut model, &table, Split::Target, 2, dir.path(), &Silent)
         .unwrap_err();
-    insta::assert_snapshot!(error, @"failed to differentiate rows 16..20 of the target at `epoch-2`");
-    assert_eq!(fs_err::read_dir(dir.path()).unwrap().count(), 2, "the first shard stays");
+    let (first, last) = (table.examples[16].id, table.examples.last().unwrap().id);
+    let expected =
+        format!("failed to differentiate rows {first} to {last} of the target at `epoch-2`");
+    assert_eq!(error.to_string(), expected);
+    assert_eq!(committed_shards(dir.path()).len(), 1, "the first shard stays");
 }
 
 #[test]
@@ -265,6 +276,69 @@ fn progress_counts_the_rows_of_the_part_to_its_end() {
         })
         .collect();
     assert!(dones.is_sorted() && dones.last() == Some(&n_rows));
+}
+
+/// What a collection computes when the pool changes.
+#[test]
+fn a_pool_that_grew_costs_its_new_rows() {
+    let (early, late) = (toy::pool(60, 12), toy::pool(9, 13));
+    let examples = early.examples.iter().chain(&late.examples).cloned();
+    let grown = toy::table(examples.map(|example| (example, "toy", None)));
+    let dir = tempfile::tempdir().unwrap();
+    Setup::default().collect(&early, Split::Pool, 1, dir.path());
+    let before = committed_shards(dir.path());
+    // A model that fails at every row that is stored already.
+    let stored = early.examples.iter().map(|example| (example.id, Fault::Fails));
+    let mut model = Faulty::new(stored);
+    let setup = Setup::default();
+    let collected =
+        setup.collect_with(&mut model, &grown, Split::Pool, 1, dir.path(), &Silent).unwrap();
+    let (n_rows, n_present) = (grown.rows.len(), early.rows.len());
+    assert_eq!(collected, Collected { n_rows, n_present, ..Collected::default() });
+    assert_eq!(committed_shards(dir.path()).len(), before.len() + 1);
+    let store = GradientStore::open(dir.path()).unwrap();
+    assert!(store.places(grown.rows.iter().map(|row| row.id)).is_ok());
+}
+
+#[test]
+fn rows_that_left_the_pool_cost_nothing_and_a_shard_of_none_is_dropped() {
+    let table = toy::pool(60, 14);
+    let dir = tempfile::tempdir().unwrap();
+    Setup::default().collect(&table, Split::Pool, 1, dir.path());
+    let mut never = Faulty::new(table.examples.iter().map(|example| (example.id, Fault::Fails)));
+    // Some rows of the first shard, and all of the last ones.
+    let kept = Table { rows: table.rows[5..32].to_vec(), examples: table.examples[5..32].to_vec() };
+    let collected = Setup::default()
+        .collect_with(&mut never, &kept, Split::Pool, 1, dir.path(), &Silent)
+        .unwrap();
+    assert_eq!(collected, Collected { n_rows: 27, n_present: 27, ..Collected::default() });
+    let store = GradientStore::open(dir.path()).unwrap();
+    assert_eq!(store.shards().len(), 2);
+    let gone = table.rows[59].id;
+    assert_eq!(store.places([gone]), Err(gone));
+}
+
+#[test]
+fn a_damaged_shard_taken_over_from_before_is_computed_again() {
+    let (early, late) = (toy::pool(30, 15), toy::pool(9, 16));
+    let examples = early.examples.iter().chain(&late.examples).cloned();
+    let grown = toy::table(examples.map(|example| (example, "toy", None)));
+    let dir = tempfile::tempdir().unwrap();
+    Setup::default().collect(&early, Split::Pool, 1, dir.path());
+    Setup::default().collect(&grown, Split::Pool, 1, dir.path());
+    // Some of the first rows have left: the first shard cannot be made again.
+    let now = Table { rows: grown.rows[3..].to_vec(), examples: grown.examples[3..].to_vec() };
+    Setup::default().collect(&now, Split::Pool, 1, dir.path());
+    let taken_over = ShardList::read(dir.path()).unwrap().shards[0].clone();
+    let path = shard_path(dir.path(), &taken_over.fingerprint);
+    let mut bytes = fs_err::read(&path).unwrap();
+    bytes[1000] ^= 1;
+    fs_err::write(&path, bytes).unwrap();
+    assert!(GradientStore::open(dir.path()).is_err());
+    let redone = Setup::default().collect(&now, Split::Pool, 1, dir.path());
+    assert_eq!(redone.n_rows - redone.n_present, taken_over.n_rows());
+    let store = GradientStore::open(dir.path()).unwrap();
+    assert!(store.places(now.rows.iter().map(|row| row.id)).is_ok());
 }
 
 proptest! {

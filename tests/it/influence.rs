@@ -361,15 +361,39 @@ fn gradients_that_do_not_belong_together_refuse_to_meet() {
 }
 
 #[test]
-fn a_store_of_other_rows_is_refused() {
+fn a_row_without_a_gradient_is_named() {
     let (pool, target) = (toy::pool(20, 17), toy::target(18));
     let world = World::new(&Setup::default(), &pool, &target, 1);
-    let score = |table: &Table| score(&world.checkpoints(), &table.rows, PLAIN, &Silent);
-    let mut shorter = pool;
-    let removed = shorter.rows.remove(7).id;
-    let text = message(score(&shorter)).replace(&removed.to_string(), "REMOVED");
-    insta::assert_snapshot!(text, @"example REMOVED is in only one of the pool and its gradients at `epoch-1`");
-    assert!(score(&toy::pool(20, 19)).is_err());
+    let mut longer = pool;
+    let new = toy::pool(1, 19).rows.remove(0);
+    let id = new.id;
+    longer.rows.push(new);
+    let found = score(&world.checkpoints(), &longer.rows, PLAIN, &Silent);
+    let text = message(found).replace(&id.to_string(), "NEW");
+    insta::assert_snapshot!(text, @"example NEW of the pool has no gradient at `epoch-1`");
+}
+
+/// Stored in several goes, with rows that have left since.
+#[test]
+fn a_pool_that_changed_scores_as_one_that_was_so_from_the_start() {
+    let (first, second) = (toy::random_examples(30, 40), toy::random_examples(40, 41));
+    let in_a_table = |examples: &[Example]| {
+        toy::table(examples.iter().cloned().map(|example| (example, "toy", None)))
+    };
+    let target = toy::target(42);
+    let setup = Setup { projection: ProjectionKind::Sjlt, ..Setup::default() };
+    let now = in_a_table(&[&first[..22], &second[..]].concat());
+    let expected = World::new(&setup, &now, &target, 1).score(&now, PLAIN);
+
+    let mut world = World::new(&setup, &now, &target, 1);
+    let dir = tempfile::tempdir().unwrap();
+    for earlier in [&first[..], &[&first[..25], &second[..7]].concat(), &second[3..20]] {
+        setup.collect(&in_a_table(earlier), Split::Pool, 1, dir.path());
+    }
+    setup.collect(&now, Split::Pool, 1, dir.path());
+    world.pools[0] = GradientStore::open(dir.path()).unwrap();
+    assert!(world.pools[0].n_rows() > now.rows.len(), "rows that left are still stored");
+    assert_eq!(bits(&world.score(&now, PLAIN)), bits(&expected));
 }
 
 #[test]

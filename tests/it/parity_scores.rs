@@ -10,7 +10,7 @@ use less_select::compute::Dtype;
 use less_select::gradient::collect::{CollectSettings, collect};
 use less_select::gradient::direction::GradientKind;
 use less_select::gradient::measure::Measure;
-use less_select::gradient::shard_plan::Part;
+use less_select::gradient::shard_plan::{Part, plan_shards};
 use less_select::influence::Aggregation;
 use less_select::influence::index::TargetIndex;
 use less_select::influence::score::{ScoreSettings, ScoredCheckpoint, score};
@@ -24,7 +24,7 @@ use serde::Deserialize;
 
 use crate::goldens::{self, RawExample};
 use crate::slow_less::rank_correlation;
-use crate::toy::{Table, table};
+use crate::toy::{Table, store_header, table};
 
 /// One store row, one row of the goldens: scores by subtask.
 type Scores = Vec<Vec<f64>>;
@@ -62,17 +62,12 @@ fn collected(
     ];
     let [pool_store, target_store] = sides.map(|(split, table, kinds)| {
         let measure = Measure { kinds, moments: Some(&moments), projection: &projection };
-        let settings = CollectSettings {
-            checkpoint: checkpoint.label().to_owned(),
-            split,
-            gradient: "golden".to_owned(),
-            dtype: StoreDtype::F32,
-            shard_rows: NonZeroUsize::new(7).unwrap(),
-            batch_tokens: 100,
-            threads: one,
-            part: Part::WHOLE,
-        };
         let dir = dir.join(checkpoint.label()).join(split.to_string());
+        let header = store_header(measure, checkpoint.label(), split, StoreDtype::F32);
+        let shard_rows = NonZeroUsize::new(7).unwrap();
+        plan_shards(&dir, Path::new(""), &header, &table.rows, shard_rows).unwrap();
+        let settings =
+            CollectSettings { header, batch_tokens: 100, threads: one, part: Part::WHOLE };
         collect(&mut model, table, measure, &dir, &settings, &Silent).unwrap();
         GradientStore::open(&dir).unwrap()
     });

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use crate::support::{TestRun, pool_row};
+use crate::support::{TestRun, committed_shards, pool_row};
 use crate::whole_run::tiny_model;
 
 fn subset_of(run: &TestRun) -> std::path::PathBuf {
@@ -62,7 +62,7 @@ fn several_devices_make_the_bytes_of_one() {
 fn a_device_that_is_not_there_stops_the_others() {
     let run = TestRun::new(12);
     assert_eq!(run.run(&["--devices", "cpu"]).code, 0);
-    let said = run.run(&["--devices", "cuda:63,cuda:64", "--shard-rows", "4"]);
+    let said = run.run(&["--devices", "cuda:63,cuda:64", "--proj-dim", "256"]);
     assert_eq!(said.code, 2, "{}", said.stderr);
     assert!(said.stderr.contains("no CUDA device number 6"), "{}", said.stderr);
 }
@@ -235,14 +235,16 @@ fn a_run_in_use_is_left_alone() {
 fn a_damaged_shard_is_named_and_never_scored() {
     let run = TestRun::new(12);
     assert_eq!(run.run(&[]).code, 0);
-    let shard = run.run_dir().join("gradients/epoch-1/pool/shard-00000.arrow");
-    flip_a_byte(&shard);
+    let store = run.run_dir().join("gradients/epoch-1/pool");
+    let shard = &committed_shards(&store)[0];
+    flip_a_byte(shard);
     let said = run.say(&["score", "--gradient", "adam-v", "--aggregation", "cosine-of-mean"]);
     assert_ne!(said.code, 0);
     fs_err::remove_file(run.run_dir().join("scores.parquet")).unwrap();
     let said = run.say(&["score"]);
     assert_eq!(said.code, 76, "{}", said.stderr);
-    assert!(said.stderr.contains("shard-00000.arrow"), "{}", said.stderr);
+    let name = shard.file_name().unwrap().to_str().unwrap();
+    assert!(said.stderr.contains(name), "{}", said.stderr);
 }
 
 #[test]

@@ -22,7 +22,6 @@ fn write(rows: &[Vec<f32>], dtype: StoreDtype, dir: &Path) {
         gradient: String::new(),
         kinds: vec![GradientKind::Sgd],
         layout: String::new(),
-        n_shards: 1,
         proj_dim: rows[0].len(),
         projection: String::new(),
         split: Split::Pool,
@@ -35,14 +34,14 @@ fn write(rows: &[Vec<f32>], dtype: StoreDtype, dir: &Path) {
         n_supervised: vec![1; n],
         flags: vec![None; n],
     };
-    write_shard(dir, 0, &header, "", rows).unwrap();
+    write_shard(dir, &header, "a", rows).unwrap();
 }
 
 /// The same, opened again.
 fn stored(rows: &[Vec<f32>], dtype: StoreDtype) -> Shard {
     let dir = tempfile::tempdir().unwrap();
     write(rows, dtype, dir.path());
-    Shard::open(dir.path(), 0).unwrap()
+    Shard::open(&shard_path(dir.path(), "a")).unwrap()
 }
 
 fn decoded(rows: &[Vec<f32>], dtype: StoreDtype) -> Vec<Vec<f32>> {
@@ -194,7 +193,7 @@ fn a_file_is_as_long_as_its_rows_and_little_more() {
     for dtype in StoreDtype::ALL {
         let dir = tempfile::tempdir().unwrap();
         write(&rows, dtype, dir.path());
-        let n_bytes = fs_err::metadata(shard_path(dir.path(), 0)).unwrap().len() as usize;
+        let n_bytes = fs_err::metadata(shard_path(dir.path(), "a")).unwrap().len() as usize;
         let expected = N_ROWS * dtype.row_bytes(1000);
         // Ids, norms, losses, counts, flags, and the file's own words.
         assert!((expected..expected + N_ROWS * 40 + 2500).contains(&n_bytes), "{dtype}: {n_bytes}");
@@ -206,7 +205,7 @@ fn any_arrow_reader_sees_the_columns() {
     let schema = |dtype| -> Vec<String> {
         let dir = tempfile::tempdir().unwrap();
         write(&normal_rows(2, 70, 5), dtype, dir.path());
-        let file = fs_err::File::open(shard_path(dir.path(), 0)).unwrap();
+        let file = fs_err::File::open(shard_path(dir.path(), "a")).unwrap();
         let reader = arrow::ipc::reader::FileReader::try_new(file, None).unwrap();
         let fields = reader.schema().fields().clone();
         let batch = reader.collect::<Result<Vec<_>, _>>().unwrap().remove(0);

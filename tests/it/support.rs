@@ -1,6 +1,6 @@
 //! A run in a temporary folder, and the program pointed at it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use assert_cmd::Command;
 
@@ -103,4 +103,16 @@ fn message_row(columns: &str, user: &str, assistant: &str) -> String {
         "{{{columns}\"messages\": [{{\"role\": \"user\", \"content\": \"{user}\"}}, \
          {{\"role\": \"assistant\", \"content\": \"{assistant}\"}}]}}"
     )
+}
+
+/// The committed shards of a store, in order of name.
+pub(crate) fn committed_shards(store: &Path) -> Vec<PathBuf> {
+    let entries = fs_err::read_dir(store).into_iter().flatten();
+    let mut files: Vec<PathBuf> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ext| ext == "arrow"))
+        .filter(|path| path.with_extension("json").exists())
+        .collect();
+    files.sort();
+    files
 }

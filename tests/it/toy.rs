@@ -2,7 +2,6 @@
 //! model at a few checkpoints, and the stores collected from them.
 
 use std::num::NonZeroUsize;
-use std::ops::Range;
 use std::path::Path;
 
 use less_select::gradient::PerExampleGradients;
@@ -13,13 +12,14 @@ use less_select::gradient::direction::{AdamRule, GradientKind, Moments};
 use less_select::gradient::layout::ParamLayout;
 use less_select::gradient::linear::LinearModel;
 use less_select::gradient::measure::Measure;
-use less_select::gradient::shard_plan::Part;
+use less_select::gradient::shard_plan::{Part, plan_shards};
 use less_select::pool::table::TableRow;
 use less_select::pool::{Example, ExampleId, PoolError};
 use less_select::progress::{Observer, Silent};
 use less_select::projection::{Projection, ProjectionKind, ProjectionSettings};
 use less_select::seed::Seed;
-use less_select::store::{Split, StoreDtype};
+use less_select::store::shard::StoreHeader;
+use less_select::store::{FORMAT, Split, StoreDtype};
 use rand_chacha::rand_core::Rng;
 
 /// Size of the vocabulary.
@@ -37,8 +37,8 @@ impl ExampleSource for Table {
         &self.rows
     }
 
-    fn examples(&self, range: Range<usize>) -> Result<Vec<Example>, PoolError> {
-        Ok(self.examples[range].to_vec())
+    fn examples_at(&self, positions: &[usize]) -> Result<Vec<Example>, PoolError> {
+        Ok(positions.iter().map(|at| self.examples[*at].clone()).collect())
     }
 }
 
@@ -184,16 +184,35 @@ impl Setup {
         let projection = self.projection(epoch, model.layout());
         let measure =
             Measure { kinds: &self.kinds, moments: Some(&moments), projection: &projection };
+        let header = store_header(measure, &format!("epoch-{epoch}"), split, self.dtype);
+        let shard_rows = NonZeroUsize::new(self.shard_rows).unwrap();
+        plan_shards(dir, Path::new(""), &header, &table.rows, shard_rows).unwrap();
         let settings = CollectSettings {
-            checkpoint: format!("epoch-{epoch}"),
-            split,
-            gradient: "toy".to_owned(),
-            dtype: self.dtype,
-            shard_rows: NonZeroUsize::new(self.shard_rows).unwrap(),
+            header,
             batch_tokens: self.batch_tokens,
             threads: NonZeroUsize::new(self.n_threads),
             part: self.part,
         };
         collect(model, table, measure, dir, &settings, observer)
+    }
+}
+
+/// The header of a store of what is measured.
+pub(crate) fn store_header(
+    measure: Measure<'_>,
+    checkpoint: &str,
+    split: Split,
+    dtype: StoreDtype,
+) -> StoreHeader {
+    StoreHeader {
+        checkpoint: checkpoint.to_owned(),
+        dtype,
+        format: FORMAT,
+        gradient: "toy".to_owned(),
+        kinds: measure.kinds.to_vec(),
+        layout: measure.projection.layout().fingerprint(),
+        proj_dim: measure.projection.proj_dim(),
+        projection: measure.projection.fingerprint().to_owned(),
+        split,
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use assert_cmd::Command;
 
 use super::{Desk, error, halve};
+use crate::support::committed_shards;
 
 #[test]
 fn a_file_in_the_place_of_the_run_directory_is_named() {
@@ -78,15 +79,17 @@ fn leftovers_of_a_dead_run_are_not_trusted() {
     // temporary one, and no manifest that vouches for them.
     desk.completes();
     fs_err::remove_file(desk.path("run/manifest.json")).unwrap();
+    let shard = |store: &str| committed_shards(&desk.path(store))[0].clone();
     for file in [
-        "run/pool/pool.parquet",
-        "run/checkpoints/epoch-1/adapter_model.safetensors",
-        "run/gradients/epoch-1/pool/shard-00000.arrow",
-        "run/gradients/epoch-2/target/shard-00000.json",
-        "run/index/epoch-1.arrow",
-        "run/scores.parquet",
+        desk.path("run/pool/pool.parquet"),
+        desk.path("run/checkpoints/epoch-1/adapter_model.safetensors"),
+        shard("run/gradients/epoch-1/pool"),
+        shard("run/gradients/epoch-2/target").with_extension("json"),
+        desk.path("run/gradients/epoch-2/pool/shards.json"),
+        desk.path("run/index/epoch-1.arrow"),
+        desk.path("run/scores.parquet"),
     ] {
-        halve(&desk.path(file));
+        halve(&file);
     }
     let partial = desk.path("run/checkpoints/.writing-epoch-1");
     fs_err::create_dir(&partial).unwrap();
