@@ -25,6 +25,11 @@ pub enum Event {
         /// The stage.
         stage: Stage,
     },
+    /// The warm-up was trained on an earlier state of the pool and still serves.
+    WarmupKept {
+        /// Share of the pool that is newer.
+        growth: f64,
+    },
     /// `done` of `total` units of the stage's work are finished.
     Progress {
         /// The stage.

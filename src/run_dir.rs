@@ -77,6 +77,11 @@ impl RunDir {
         self.root.join("checkpoints")
     }
 
+    /// The ids of the pool's rows when the warm-up was trained.
+    pub fn pool_ids(&self) -> PathBuf {
+        self.checkpoints().join("pool-ids")
+    }
+
     /// What the cascade's first pass found of the pool.
     pub fn cascade(&self) -> PathBuf {
         self.root.join("cascade.parquet")

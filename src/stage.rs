@@ -53,6 +53,23 @@ impl Stage {
     }
 }
 
+impl std::str::FromStr for Stage {
+    type Err = UnknownStage;
+
+    fn from_str(text: &str) -> Result<Self, UnknownStage> {
+        let found = Self::ALL.into_iter().find(|stage| stage.name() == text);
+        found.ok_or_else(|| UnknownStage { name: text.to_owned() })
+    }
+}
+
+/// No stage has this name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no stage `{name}`; there are {}", Stage::ALL.map(Stage::name).join(", "))]
+pub struct UnknownStage {
+    /// What was asked for.
+    name: String,
+}
+
 impl std::fmt::Display for Stage {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(self.name())

@@ -152,9 +152,9 @@ impl Checkpoint {
     /// or the adapter is of a kind that the decoder does not compute.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
         let lora = adapter::read_config(dir)?;
+        let state = trainer_state_of(dir)?;
         let path = dir.join(trainer_state::FILE);
         let fail = |kind| CheckpointError { path: path.clone(), kind };
-        let state = trainer_state::read(&path).map_err(fail)?;
         let no_rate = || fail(CheckpointErrorKind::NoLearningRate);
         let learning_rate = state.learning_rate().ok_or_else(no_rate)?;
         let (step, loss) = (state.global_step, state.loss());
@@ -322,6 +322,16 @@ pub fn write(dir: &Path, content: &Content<'_>) -> Result<(), CheckpointError> {
         Ok(())
     };
     write().map_err(|kind| CheckpointError { path: dir.to_owned(), kind })
+}
+
+/// The log of the checkpoint in the folder `dir`.
+///
+/// # Errors
+///
+/// If it is missing or damaged.
+pub fn trainer_state_of(dir: &Path) -> Result<TrainerState, CheckpointError> {
+    let path = dir.join(trainer_state::FILE);
+    trainer_state::read(&path).map_err(|kind| CheckpointError { path: path.clone(), kind })
 }
 
 fn remove(dir: &Path) -> std::io::Result<()> {

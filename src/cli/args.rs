@@ -10,6 +10,7 @@ use serde_json::Map;
 use crate::config::RawConfig;
 use crate::config::layers::{self, Layer, Origin};
 use crate::gradient::shard_plan::Part;
+use crate::stage::Stage;
 
 const ABOUT: &str = "Select the share of an instruction pool that serves a target skill (LESS)";
 
@@ -36,6 +37,9 @@ pub(super) struct Cli {
 
     #[command(flatten)]
     pub(super) place: Place,
+
+    #[command(flatten)]
+    pub(super) work: Work,
 
     #[command(flatten)]
     settings: RawConfig,
@@ -69,6 +73,27 @@ pub(super) struct Place {
     /// Say nothing but warnings, errors and the result
     #[arg(long, short, global = true)]
     pub(super) quiet: bool,
+}
+
+/// What to do of the stages, and when.
+#[derive(Debug, Args)]
+pub(super) struct Work {
+    /// Run this stage even if nothing changed; repeatable
+    #[arg(long, global = true, value_name = "STAGE", value_delimiter = ',')]
+    force: Vec<Stage>,
+
+    /// Train the warm-up anew, on the pool as it is now: `--force warmup`
+    #[arg(long, global = true)]
+    rewarm: bool,
+
+    /// Say which stages would run, and why; do nothing
+    #[arg(long, global = true)]
+    pub(super) dry_run: bool,
+
+    /// Wait while another process works on the run, at most so many seconds
+    #[arg(long, global = true, value_name = "SECONDS", num_args = 0..=1)]
+    #[arg(default_missing_value = "31536000")]
+    pub(super) wait: Option<u64>,
 }
 
 /// The stages, and what looks at them.
@@ -112,6 +137,14 @@ pub(super) enum Command {
         #[arg(value_parser = clap::value_parser!(u32).range(2..=1 << 20))]
         row_tokens: u32,
     },
+}
+
+impl Work {
+    /// Stages to run whether they have to or not.
+    pub(super) fn forced(&self) -> Vec<Stage> {
+        let warmup = self.rewarm.then_some(Stage::Warmup);
+        self.force.iter().copied().chain(warmup).collect()
+    }
 }
 
 impl Cli {

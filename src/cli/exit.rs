@@ -65,6 +65,9 @@ pub(super) enum CliError {
         /// `; did you mean …?`, or nothing.
         hint: String,
     },
+    /// A worker among others was told to start over.
+    #[error("--force works on all shards and not with --shard")]
+    ForcedShard,
     /// A run failed.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
@@ -85,7 +88,9 @@ impl CliError {
     /// The exit code this error stands for.
     pub(super) fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::UnknownVariable { .. } => ExitCode::Usage as u8,
+            Self::Config(_) | Self::UnknownVariable { .. } | Self::ForcedShard => {
+                ExitCode::Usage as u8
+            }
             Self::Pipeline(err) => err.exit_code(),
             Self::NotOurs { .. } => ExitCode::BadData as u8,
             Self::Io(err) => err.exit_code(),

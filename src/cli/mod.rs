@@ -15,6 +15,7 @@ pub mod worker;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::time::Duration;
 
 use args::{Cli, Command};
 use exit::CliError;
@@ -44,6 +45,9 @@ struct Context<'a> {
     config: Config,
     run: RunDir,
     observer: &'a dyn Observer,
+    force: Vec<Stage>,
+    /// How long to wait for another process to let go of the run.
+    wait: Duration,
 }
 
 /// Runs the program and returns its exit code.
@@ -70,7 +74,12 @@ fn answer(cli: &Cli) -> Result<Answer, CliError> {
         config: settings::resolve(cli)?,
         run: RunDir::new(&cli.place.run),
         observer: &teller,
+        force: cli.work.forced(),
+        wait: Duration::from_secs(cli.work.wait.unwrap_or(0)),
     };
+    if cli.work.dry_run {
+        return plan::dry_run(&context, cli.command.as_ref().and_then(stage_of));
+    }
     match &cli.command {
         Some(Command::Config) => Ok(settings::show(&context.config)),
         Some(Command::Plan) => plan::plan(&context),
@@ -82,6 +91,9 @@ fn answer(cli: &Cli) -> Result<Answer, CliError> {
             context.pipeline().all()?;
             status::result(&context)
         }
+        Some(Command::Gradients { shard: Some(_) }) if !context.force.is_empty() => {
+            Err(CliError::ForcedShard)
+        }
         Some(Command::Gradients { shard: Some(part) }) => {
             context.own_the_cores();
             context.pipeline().shards(*part)?;
@@ -89,37 +101,41 @@ fn answer(cli: &Cli) -> Result<Answer, CliError> {
         }
         Some(command) => {
             context.own_the_cores();
-            let stage = stage_of(command);
+            let stage = stage_of(command).expect("the others are answered above");
             context.pipeline().one(stage)?;
             if stage == Stage::Report { status::result(&context) } else { status::status(&context) }
         }
     }
 }
 
-/// The stage a command runs alone.
-fn stage_of(command: &Command) -> Stage {
+/// The stage a command runs alone, if it is one of those.
+fn stage_of(command: &Command) -> Option<Stage> {
     match command {
-        Command::Ingest => Stage::Ingest,
-        Command::Warmup => Stage::Warmup,
-        Command::Cascade => Stage::Cascade,
-        Command::Gradients { .. } => Stage::Gradients,
-        Command::Index => Stage::Index,
-        Command::Score => Stage::Score,
-        Command::Select => Stage::Select,
-        Command::Report => Stage::Report,
+        Command::Ingest => Some(Stage::Ingest),
+        Command::Warmup => Some(Stage::Warmup),
+        Command::Cascade => Some(Stage::Cascade),
+        Command::Gradients { .. } => Some(Stage::Gradients),
+        Command::Index => Some(Stage::Index),
+        Command::Score => Some(Stage::Score),
+        Command::Select => Some(Stage::Select),
+        Command::Report => Some(Stage::Report),
         Command::Plan
         | Command::Status
         | Command::Inspect { .. }
         | Command::Config
-        | Command::Doctor { .. } => {
-            unreachable!("not a stage")
-        }
+        | Command::Doctor { .. } => None,
     }
 }
 
 impl Context<'_> {
     fn pipeline(&self) -> Run<'_> {
-        Run { config: &self.config, dir: &self.run, observer: self.observer }
+        Run {
+            config: &self.config,
+            dir: &self.run,
+            observer: self.observer,
+            force: &self.force,
+            wait: self.wait,
+        }
     }
 
     /// Sizes the one thread pool of this process.

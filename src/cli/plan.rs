@@ -1,9 +1,9 @@
-//! `less-select plan`: what a run would cost, before it.
+//! `less-select plan` and `--dry-run`: what a run would cost and do, before it.
 
 use std::fmt::Write;
 
 use serde::Serialize;
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::doctor::ask;
 use super::exit::CliError;
@@ -14,7 +14,9 @@ use crate::config::Config;
 use crate::gradient::layout::ParamLayout;
 use crate::model::DecoderConfig;
 use crate::pipeline::PipelineError;
+use crate::pipeline::state::Outlook;
 use crate::pool::{SourceSummary, survey};
+use crate::stage::Stage;
 use crate::store::StoreDtype;
 
 /// Share of the measured peak of matrix products that the gradient pass
@@ -80,6 +82,29 @@ pub(super) fn plan(context: &Context<'_>) -> Result<Answer, CliError> {
         target,
     };
     Ok(Answer::done(as_text(&plan), json!(plan)))
+}
+
+/// Which stages would run, and why: all, or `only` one.
+pub(super) fn dry_run(context: &Context<'_>, only: Option<Stage>) -> Result<Answer, CliError> {
+    let mut text = String::new();
+    let mut stages = Map::new();
+    for (stage, outlook) in context.pipeline().outlook()? {
+        if only.is_some_and(|only| only != stage) {
+            continue;
+        }
+        let (state, why) = match outlook {
+            Outlook::Unchanged => ("unchanged", None),
+            Outlook::Kept { growth } => {
+                ("kept", Some(format!("{:.1} % of the pool is newer", 100.0 * growth)))
+            }
+            Outlook::Runs { reason } => ("would run", Some(reason)),
+            Outlook::Depends { on } => ("may run", Some(format!("depends on what {on} finds"))),
+        };
+        let words = why.as_ref().map_or_else(String::new, |why| format!(" ({why})"));
+        writeln!(text, "{stage:<10} {state}{words}").expect("a string takes all");
+        stages.insert(stage.name().to_owned(), json!({ "state": state, "why": why }));
+    }
+    Ok(Answer::done(text, json!({ "run": context.run.root(), "stages": stages })))
 }
 
 /// Bytes of the rows stored at one checkpoint; the target's are f32.

@@ -56,6 +56,11 @@ impl State {
                 self.open_bar(stage);
             }
             Event::StageUnchanged { stage } => self.line(&format!("{stage:<10} unchanged")),
+            Event::WarmupKept { growth } => self.line(&format!(
+                "{:<10} kept ({:.1} % of the pool is newer)",
+                Stage::Warmup,
+                100.0 * growth
+            )),
             Event::Progress { stage, what, done, total, unit } => {
                 self.progress(stage, &what, done, total, &unit);
             }

@@ -36,7 +36,7 @@ fn describe(state: &StageState) -> String {
 
 fn made(record: &StageRecord) -> String {
     let finished = record.finished.strftime("%F %R UTC");
-    format!("{}; {:.1} s, {finished}", record.summary, record.seconds)
+    format!("{}; {:.1} s, {finished}", record.told(), record.seconds)
 }
 
 fn as_json(stage: Stage, state: &StageState) -> Value {

@@ -44,6 +44,9 @@ pub struct StageRecord {
     pub seconds: f64,
     /// When it was complete.
     pub finished: jiff::Timestamp,
+    /// Share of the pool that is newer than a warm-up that was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pool_growth: Option<f64>,
 }
 
 impl Default for Manifest {
@@ -114,6 +117,13 @@ impl Manifest {
 }
 
 impl StageRecord {
+    /// What came out, and how old it is where that matters.
+    pub fn told(&self) -> String {
+        let Some(growth) = self.pool_growth else { return self.summary.clone() };
+        let trained = self.finished.strftime("%F");
+        format!("{}; trained {trained}, {:.1} % of the pool is newer", self.summary, 100.0 * growth)
+    }
+
     /// Whether every file is there; whoever reads one proves it whole.
     pub fn outputs_exist(&self, run: &RunDir) -> bool {
         self.outputs.keys().all(|file| run.root().join(file).is_file())

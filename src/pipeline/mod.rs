@@ -6,6 +6,7 @@ pub mod events;
 pub mod fingerprint;
 pub mod lock;
 pub mod manifest;
+mod pinned;
 mod stages;
 pub mod state;
 mod stores;
@@ -17,11 +18,12 @@ mod workers;
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use checksums::Checksums;
 use events::EventLog;
 use fingerprint::StageInputs;
+use lock::{Lock, LockError};
 use manifest::{Manifest, StageRecord};
 
 use crate::checkpoint::{Checkpoint, checkpoints_in};
@@ -175,6 +177,10 @@ pub struct Run<'a> {
     pub dir: &'a RunDir,
     /// Who is told.
     pub observer: &'a dyn Observer,
+    /// Stages to run whether they have to or not.
+    pub force: &'a [Stage],
+    /// How long to wait while another process works on the run.
+    pub wait: Duration,
 }
 
 impl Run<'_> {
@@ -214,7 +220,7 @@ impl Run<'_> {
     ///
     /// As [`one`](Self::one).
     pub fn shards(&self, part: Part) -> Result<(), PipelineError> {
-        let lock = lock::shared(&self.dir.lock()).map_err(|err| self.locked(err))?;
+        let lock = self.lock(lock::shared)?;
         let result = self.logged(|run| {
             let mut checksums = Checksums::open(run.dir.checksums());
             run.require_earlier(Stage::Gradients, &mut checksums)?;
@@ -240,7 +246,7 @@ impl Run<'_> {
         &self,
         work: impl FnOnce(&Run<'_>, &mut Checksums) -> Result<(), PipelineError>,
     ) -> Result<(), PipelineError> {
-        let _lock = lock::exclusive(&self.dir.lock()).map_err(|err| self.locked(err))?;
+        let _lock = self.lock(lock::exclusive)?;
         self.logged(|run| {
             let mut checksums = Checksums::open(run.dir.checksums());
             let result = work(run, &mut checksums);
@@ -282,8 +288,29 @@ impl Run<'_> {
         Ok(checkpoints_in(&checkpoints_dir(self.config, self.dir))?)
     }
 
-    fn locked(&self, source: lock::LockError) -> PipelineError {
-        PipelineError::Locked { run: self.dir.root().to_owned(), source }
+    /// Takes the run, waiting for whoever has it as long as is allowed.
+    fn lock(&self, take: fn(&Path) -> Result<Lock, LockError>) -> Result<Lock, PipelineError> {
+        let begin = Instant::now();
+        let mut told = false;
+        loop {
+            match take(&self.dir.lock()) {
+                Ok(lock) => return Ok(lock),
+                Err(LockError::Held { .. }) if self.observer.is_interrupted() => {
+                    return Err(PipelineError::Interrupted);
+                }
+                Err(held @ LockError::Held { .. }) if begin.elapsed() < self.wait => {
+                    if !told {
+                        let message = format!("{held}; waiting for it");
+                        self.observer.notify(Event::Warning { message });
+                        told = true;
+                    }
+                    std::thread::sleep(Duration::from_millis(200));
+                }
+                Err(source) => {
+                    return Err(PipelineError::Locked { run: self.dir.root().to_owned(), source });
+                }
+            }
+        }
     }
 
     /// Runs `stage` unless its output is there, made from equal inputs.
@@ -314,6 +341,12 @@ impl Run<'_> {
             self.observer.notify(Event::StageUnchanged { stage });
             return Ok(None);
         };
+        if let Some(record) = manifest.stages.get(&stage)
+            && let Some(growth) = self.growth_of_kept(stage, record, &inputs, checksums)?
+        {
+            self.keep_warmup(record, inputs, growth)?;
+            return Ok(None);
+        }
         self.verify_inputs(&manifest, &inputs, checksums)?;
         Manifest::forget(self.dir, stage)?;
         self.observer.notify(Event::StageStarted { stage, reason });
@@ -349,6 +382,7 @@ impl Run<'_> {
         checksums: &mut Checksums,
     ) -> Option<String> {
         match manifest.stages.get(&stage) {
+            Some(_) if self.force.contains(&stage) => Some("forced".to_owned()),
             None => Some("not there yet".to_owned()),
             Some(record) if record.made_from != *inputs => {
                 Some(inputs.difference(&record.made_from))
@@ -396,8 +430,14 @@ impl Run<'_> {
             .map(|(path, checksum)| (self.dir.relative(&path), checksum))
             .collect();
         let finished = jiff::Timestamp::now();
-        let record =
-            StageRecord { made_from, outputs, summary: summary.clone(), seconds, finished };
+        let record = StageRecord {
+            made_from,
+            outputs,
+            summary: summary.clone(),
+            seconds,
+            finished,
+            pool_growth: None,
+        };
         Manifest::complete(self.dir, stage, record)?;
         self.observer.notify(Event::StageFinished { stage, seconds, summary });
         Ok(())

@@ -9,7 +9,7 @@ use super::checksums::Checksums;
 use super::fingerprint::StageInputs;
 use super::manifest::Manifest;
 use super::stores::RunStore;
-use super::{PipelineError, Run, worker, workers};
+use super::{PipelineError, Run, pinned, worker, workers};
 use crate::cascade::kept::KeptRows;
 use crate::cascade::{Similarities, recall};
 use crate::checkpoint::Checkpoint;
@@ -72,8 +72,10 @@ fn warm_up(run: &Run<'_>) -> Result<Output, PipelineError> {
         return Ok(Output { files: Vec::new(), summary });
     }
     let dir = run.dir.root().display().to_string();
-    let answer = worker::run(run.config, &["warmup", "--run", &dir], run.observer)?;
-    let mut files = Vec::new();
+    let answer =
+        worker::run_again_if_it_dies(run.config, &["warmup", "--run", &dir], run.observer)?;
+    pinned::write_pool_ids(run.dir)?;
+    let mut files = vec![run.dir.pool_ids()];
     for checkpoint in run.checkpoints()? {
         files.extend(checkpoint.files()?);
     }
@@ -82,7 +84,8 @@ fn warm_up(run: &Run<'_>) -> Result<Output, PipelineError> {
 
 fn cascade(run: &Run<'_>) -> Result<Output, PipelineError> {
     let dir = run.dir.root().display().to_string();
-    let answer = worker::run(run.config, &["cascade", "--run", &dir], run.observer)?;
+    let answer =
+        worker::run_again_if_it_dies(run.config, &["cascade", "--run", &dir], run.observer)?;
     Ok(Output { files: with_checksums([run.dir.cascade()])?, summary: said(&answer) })
 }
 
@@ -242,7 +245,7 @@ fn run_facts(run: &Run<'_>, selected: &[Selected]) -> Result<RunFacts, PipelineE
             .map(|(stage, record)| StageCost {
                 stage,
                 seconds: record.seconds,
-                summary: record.summary,
+                summary: record.told(),
             })
             .collect(),
         notes: notes.filter_map(|note| note.as_str().map(str::to_owned)).collect(),

@@ -18,7 +18,8 @@ use crate::model::DecoderConfig;
 use crate::pool::table::ExampleTable;
 use crate::projection::projection_fingerprint;
 use crate::run_dir::RunDir;
-use crate::store::shard::StoreHeader;
+use crate::stage::Stage;
+use crate::store::shard::{StoreHeader, remove_shards};
 use crate::store::shard_list::{ListedShard, ShardList};
 use crate::store::{FORMAT, Split, StoreDtype};
 
@@ -134,6 +135,9 @@ impl Run<'_> {
                 let header = header(self.config, &checkpoint, split, &layout, gradient.clone());
                 let dir = self.dir.store(checkpoint.label(), split);
                 let folder = self.shards_folder(&checkpoint, split)?;
+                if self.force.contains(&Stage::Gradients) {
+                    remove_shards(&dir.join(&folder), &header)?;
+                }
                 let shard_rows = self.config.shard_rows;
                 let list = plan_shards(&dir, &folder, &header, source.rows(), shard_rows)?;
                 let n_new = list.missing(&dir).map(ListedShard::n_rows).sum();

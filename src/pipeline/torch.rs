@@ -1,6 +1,7 @@
 //! What the worker process does with a run: the stages that need the model.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -30,7 +31,7 @@ use crate::run_dir::RunDir;
 use crate::stage::Stage;
 use crate::store::Split;
 use crate::store::shard_list::{ListedShard, ShardList};
-use crate::warmup::{self, WarmupError};
+use crate::warmup::{self, Output, WarmupError};
 
 /// Why a stage that needs the model failed.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +69,9 @@ pub enum TorchError {
     Io(#[from] std::io::Error),
 }
 
+/// What a warm-up that is killed has to do again at most.
+const BETWEEN_SNAPSHOTS: Duration = Duration::from_secs(30);
+
 /// Trains the warm-up of `run`; an epoch's checkpoint is there when it is whole.
 ///
 /// # Errors
@@ -75,14 +79,18 @@ pub enum TorchError {
 /// See [`TorchError`].
 pub fn warmup(config: &Config, run: &RunDir, observer: &dyn Observer) -> Result<Value, TorchError> {
     let pool = ExampleTable::open(&run.table(Split::Pool))?;
+    let mut checksums = Checksums::open(run.checksums());
+    let inputs = inputs_of(Stage::Warmup, config, &Manifest::read(run)?, &mut checksums)?;
     let mut model = load(config, &config.lora)?;
+    let (dir, made_from) = (run.checkpoints(), inputs.fingerprint());
+    let output = Output { dir: &dir, made_from: &made_from, interval: BETWEEN_SNAPSHOTS };
     let summary = warmup::train(
         &mut model,
         &pool,
         &config.warmup,
         config.compute.batch_tokens,
         config.seed,
-        &run.checkpoints(),
+        output,
         observer,
     )?;
     Ok(json!({ "summary": summary.to_string() }))

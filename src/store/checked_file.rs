@@ -137,7 +137,7 @@ pub(crate) fn lists(values: ArrayRef, length: usize) -> Result<FixedSizeListArra
 }
 
 /// Where the marker of the data file at `path` is.
-fn marker_path(path: &Path) -> PathBuf {
+pub(super) fn marker_path(path: &Path) -> PathBuf {
     path.with_extension("json")
 }
 

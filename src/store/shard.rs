@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Float32Type, Schema, UInt32Type};
 use arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
 
-use super::checked_file::read_marker;
+use super::checked_file::{marker_path, read_marker};
 use super::shard_list::header_fingerprint;
 use super::unit_rows::{self, UnitRows};
 use super::{CheckedFile, FORMAT, Flag, Split, StoreDtype, StoreError, StoreErrorKind, commit};
@@ -170,6 +170,21 @@ pub fn committed(dir: &Path, header: &StoreHeader) -> std::io::Result<Vec<String
     }
     found.sort_unstable();
     Ok(found)
+}
+
+/// Removes the shards of the store with `header` from the folder `dir`.
+///
+/// # Errors
+///
+/// If one cannot be removed.
+pub fn remove_shards(dir: &Path, header: &StoreHeader) -> std::io::Result<()> {
+    for fingerprint in committed(dir, header)? {
+        let path = shard_path(dir, &fingerprint);
+        // The marker first: a shard without it does not count.
+        fs_err::remove_file(marker_path(&path))?;
+        fs_err::remove_file(&path)?;
+    }
+    Ok(())
 }
 
 /// What the shard named `fingerprint` in the folder `dir` was made from, going

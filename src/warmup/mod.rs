@@ -10,7 +10,8 @@
 //! Everything random comes from streams named by purpose ([`Seed`]): which rows
 //! ([`rows`]), their order in each epoch, where LoRA starts, and what dropout
 //! hides in each step. None depends on the order or the files of the pool, or
-//! on another step.
+//! on another step: a training that was stopped goes on from its last snapshot
+//! to the same bytes.
 //!
 //! [`Seed`]: crate::seed::Seed
 
@@ -20,6 +21,8 @@ mod adamw;
 mod init;
 pub mod rows;
 pub mod schedule;
+#[cfg(feature = "torch")]
+mod snapshot;
 #[cfg(test)]
 #[cfg(feature = "torch")]
 mod tests;
@@ -33,6 +36,8 @@ use serde::Serialize;
 #[cfg(feature = "torch")]
 pub use init::initial_adapter;
 pub use schedule::Schedule;
+#[cfg(feature = "torch")]
+pub use snapshot::Output;
 #[cfg(feature = "torch")]
 pub use train::{Summary, WarmupError, train};
 

@@ -1,7 +1,9 @@
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -115,7 +117,13 @@ fn warm_up_from(
 ) -> Result<Summary, WarmupError> {
     let _alone = GENERATOR.lock().unwrap();
     let mut model = tiny_llama(&lora(dropout));
-    train(&mut model, &Pool::new(golden_pool()), settings, 64, seed, dir, observer)
+    train(&mut model, &Pool::new(golden_pool()), settings, 64, seed, output(dir), observer)
+}
+
+/// The output of a training that is too short for snapshots, unless it is
+/// stopped.
+fn output(dir: &Path) -> Output<'_> {
+    Output { dir, made_from: "this", interval: Duration::from_hours(1) }
 }
 
 /// Adapter, moments and log, as bytes.
@@ -144,10 +152,7 @@ fn an_epoch_taken_up_from_a_checkpoint_of_peft_ends_at_its_next() {
     let settings = settings();
     // Fewer tokens than a step has: gradients are accumulated.
     let mut trainer = Trainer::new(&model, &settings, 40, Seed(0));
-    let Moments { rule, exp_avg, exp_avg_sq } = first.moments(&layout).unwrap();
-    trainer.optimizer.rule = rule;
-    trainer.optimizer.exp_avg = model.tensors(&exp_avg);
-    trainer.optimizer.exp_avg_sq = model.tensors(&exp_avg_sq);
+    trainer.take_up(&first.moments(&layout).unwrap());
     let pool = golden_pool();
     let log = json(&second.dir().join("trainer_state.json"));
     for (step, rows) in (3..6).zip(pool.chunks(4)) {
@@ -213,7 +218,8 @@ fn the_share_of_the_pool_is_what_is_trained_on() {
     let settings = WarmupSettings { share: 0.85, epochs: 1, ..settings() };
     let _alone = GENERATOR.lock().unwrap();
     let mut model = tiny_llama(&lora(0.0));
-    let summary = train(&mut model, &pool, &settings, 64, Seed(0), dir.path(), &Silent).unwrap();
+    let summary =
+        train(&mut model, &pool, &settings, 64, Seed(0), output(dir.path()), &Silent).unwrap();
     assert_eq!((summary.n_rows, summary.n_steps), (68, 17));
     insta::assert_snapshot!(
         Summary { first_loss: 2.5, last_loss: 2.25, ..summary },
@@ -226,7 +232,7 @@ fn an_empty_pool_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let mut model = tiny_llama(&lora(0.0));
     let pool = Pool::new(Vec::new());
-    let error = train(&mut model, &pool, &settings(), 64, Seed(0), dir.path(), &Silent);
+    let error = train(&mut model, &pool, &settings(), 64, Seed(0), output(dir.path()), &Silent);
     assert!(matches!(error, Err(WarmupError::EmptyPool)));
 }
 
@@ -242,10 +248,16 @@ fn a_training_that_comes_apart_names_step_and_rows() {
 }
 
 /// Keeps events and asks to stop after a number of steps.
-#[derive(Default)]
 struct Impatient {
     events: Mutex<Vec<Event>>,
     n_steps: AtomicU64,
+    stop_after: u64,
+}
+
+impl Impatient {
+    fn new(stop_after: u64) -> Self {
+        Self { events: Mutex::default(), n_steps: AtomicU64::new(0), stop_after }
+    }
 }
 
 impl Observer for Impatient {
@@ -257,14 +269,14 @@ impl Observer for Impatient {
     }
 
     fn is_interrupted(&self) -> bool {
-        self.n_steps.load(Ordering::Relaxed) == 4
+        self.n_steps.load(Ordering::Relaxed) == self.stop_after
     }
 }
 
 #[test]
 fn an_interrupted_warm_up_keeps_its_whole_epochs_and_has_told_every_step() {
     let dir = tempfile::tempdir().unwrap();
-    let observer = Impatient::default();
+    let observer = Impatient::new(4);
     let error = warm_up(dir.path(), 0.0, &settings(), &observer).unwrap_err();
     assert!(matches!(error, WarmupError::Interrupted));
     assert_eq!(checkpoints_in(dir.path()).unwrap().len(), 1);
@@ -275,6 +287,65 @@ fn an_interrupted_warm_up_keeps_its_whole_epochs_and_has_told_every_step() {
     approx::assert_relative_eq!(learning_rate, 0.02 * 3.0 / 5.0, max_relative = 1e-12);
     let Event::Progress { done, total, .. } = events[7] else { panic!() };
     assert_eq!((done, total), (4, 6));
+}
+
+/// Every file that a warm-up leaves, by path.
+fn all_files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs_err::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(all_files(&path));
+        } else {
+            found.insert(path.clone(), fs_err::read(&path).unwrap());
+        }
+    }
+    found
+}
+
+#[test]
+fn a_stopped_warm_up_goes_on_to_the_bytes_of_an_undisturbed_one() {
+    let dir = tempfile::tempdir().unwrap();
+    warm_up(dir.path(), 0.5, &settings(), &Silent).unwrap();
+    let whole = all_files(dir.path());
+    for stop_after in 1..6 {
+        fs_err::remove_dir_all(dir.path()).unwrap();
+        let stopped = warm_up(dir.path(), 0.5, &settings(), &Impatient::new(stop_after));
+        assert!(matches!(stopped, Err(WarmupError::Interrupted)));
+        // It does not stop again: it has fewer steps to do.
+        let rest = Impatient::new(6 - stop_after + 1);
+        warm_up(dir.path(), 0.5, &settings(), &rest).unwrap();
+        let n_steps = rest.n_steps.load(Ordering::Relaxed);
+        assert_eq!(n_steps, 6 - stop_after, "no step is done twice");
+        assert!(all_files(dir.path()) == whole, "stopped after {stop_after}");
+    }
+}
+
+#[test]
+fn a_snapshot_that_is_damaged_or_of_another_training_is_not_taken_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let stop = || warm_up(dir.path(), 0.0, &settings(), &Impatient::new(4)).unwrap_err();
+    let n_steps = |made_from: &str| {
+        let _alone = GENERATOR.lock().unwrap();
+        let (mut model, observer) = (tiny_llama(&lora(0.0)), Impatient::new(99));
+        let output = Output { made_from, ..output(dir.path()) };
+        let pool = Pool::new(golden_pool());
+        train(&mut model, &pool, &settings(), 64, Seed(0), output, &observer).unwrap();
+        observer.n_steps.into_inner()
+    };
+    stop();
+    assert_eq!(n_steps("this"), 2);
+    stop();
+    assert_eq!(n_steps("another"), 6);
+    stop();
+    let adapter = dir.path().join("unfinished/adapter_model.safetensors");
+    let mut bytes = fs_err::read(&adapter).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs_err::write(&adapter, bytes).unwrap();
+    assert_eq!(n_steps("this"), 6);
+    stop();
+    fs_err::remove_dir_all(dir.path().join("epoch-1")).unwrap();
+    assert_eq!(n_steps("this"), 6, "an epoch's checkpoint is gone");
 }
 
 #[test]

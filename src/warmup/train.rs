@@ -1,16 +1,18 @@
 //! The training: steps, epochs, checkpoints.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
 use super::WarmupSettings;
 use super::init::initial_adapter;
 use super::rows::{choose, epoch_order};
+use super::snapshot::{Keeper, Output};
 use super::training_step::{StepOutcome, Trainer};
 use crate::checkpoint::{self, CheckpointError, Content, LogEntry, TrainerState};
 use crate::gradient::collect::ExampleSource;
+use crate::gradient::direction::Moments;
 use crate::model::{LoraDecoder, ModelError};
 use crate::pool::{Example, ExampleId, PoolError};
 use crate::progress::{Event, Observer};
@@ -46,7 +48,7 @@ pub enum WarmupError {
         /// The rows that did it, or that were there.
         rows: Vec<ExampleId>,
     },
-    /// The user asked to stop. Checkpoints of whole epochs stay.
+    /// The user asked to stop. What was done until then stays.
     #[error("interrupted")]
     Interrupted,
 }
@@ -80,9 +82,11 @@ impl fmt::Display for Summary {
 }
 
 /// Trains an adapter for `model` on a share of `pool`; writes a checkpoint an
-/// epoch to `dir/epoch-N`, in place of those of an earlier warm-up. At most
+/// epoch to `epoch-N` of the output, in place of those of an earlier warm-up. At most
 /// `batch_tokens` tokens, padding included, are in the model at once. Leaves
 /// the trained adapter on the model.
+///
+/// A training of the same that was stopped is taken up from its last snapshot.
 ///
 /// # Errors
 ///
@@ -93,28 +97,51 @@ pub fn train(
     settings: &WarmupSettings,
     batch_tokens: usize,
     seed: Seed,
-    dir: &Path,
+    output: Output<'_>,
     observer: &dyn Observer,
 ) -> Result<Summary, WarmupError> {
     let examples = read_share(pool, settings, seed)?;
     if examples.is_empty() {
         return Err(WarmupError::EmptyPool);
     }
-    clear(dir)?;
-    model.set_adapter(&initial_adapter(model.layout(), seed));
-    let trainer = Trainer::new(model, settings, batch_tokens, seed);
-    let state = TrainerState {
-        max_steps: settings.steps_per_epoch(examples.len()) * u64::from(settings.epochs),
+    let (dir, keeper) = (output.dir, Keeper::new(output));
+    let steps_per_epoch = settings.steps_per_epoch(examples.len());
+    let taken_up = keeper.read(model.layout()).filter(|snapshot| {
+        let n_epochs = snapshot.state.global_step / steps_per_epoch;
+        (1..=n_epochs).all(|epoch| checkpoint::is_checkpoint(&epoch_dir(dir, epoch)))
+    });
+    if let Some(snapshot) = &taken_up {
+        model.set_adapter(&snapshot.adapter);
+    } else {
+        clear(dir)?;
+        keeper.remove()?;
+        model.set_adapter(&initial_adapter(model.layout(), seed));
+    }
+    let mut trainer = Trainer::new(model, settings, batch_tokens, seed);
+    let mut state = TrainerState {
+        max_steps: steps_per_epoch * u64::from(settings.epochs),
         num_train_epochs: u64::from(settings.epochs),
         train_batch_size: Some(settings.batch_size as u64),
         ..TrainerState::default()
     };
-    let mut training = Training { model, settings, examples: &examples, trainer, state, observer };
-    for epoch in 1..=settings.epochs {
-        training.epoch(epoch, &epoch_order(examples.len(), epoch, seed))?;
-        training.save(&dir.join(format!("epoch-{epoch}")))?;
+    if let Some(snapshot) = taken_up {
+        trainer.take_up(&snapshot.moments);
+        state = snapshot.state;
     }
+    let first_epoch = state.global_step / steps_per_epoch;
+    let mut training =
+        Training { model, settings, examples: &examples, trainer, state, keeper, observer };
+    for epoch in (1..=settings.epochs).skip(first_epoch as usize) {
+        training.epoch(epoch, &epoch_order(examples.len(), epoch, seed))?;
+        training.save(&epoch_dir(dir, epoch.into()))?;
+    }
+    training.keeper.remove()?;
     Ok(training.summary())
+}
+
+/// The folder of an epoch's checkpoint.
+fn epoch_dir(dir: &Path, epoch: u64) -> PathBuf {
+    dir.join(format!("epoch-{epoch}"))
 }
 
 /// The chosen examples, in order of id.
@@ -148,14 +175,22 @@ struct Training<'a> {
     examples: &'a [Example],
     trainer: Trainer<'a>,
     state: TrainerState,
+    keeper: Keeper<'a>,
     observer: &'a dyn Observer,
 }
 
 impl Training<'_> {
+    /// The steps of an epoch that are not done yet.
     fn epoch(&mut self, epoch: u32, order: &[usize]) -> Result<(), WarmupError> {
-        for rows in order.chunks(self.settings.batch_size) {
+        let n_steps = self.settings.steps_per_epoch(self.examples.len());
+        let n_done = self.state.global_step - n_steps * u64::from(epoch - 1);
+        for rows in order.chunks(self.settings.batch_size).skip(n_done as usize) {
             if self.observer.is_interrupted() {
+                self.snapshot()?;
                 return Err(WarmupError::Interrupted);
+            }
+            if self.keeper.is_due() {
+                self.snapshot()?;
             }
             let rows: Vec<&Example> = rows.iter().map(|&row| &self.examples[row]).collect();
             let rate = self.settings.rate(self.state.global_step, self.state.max_steps);
@@ -163,6 +198,16 @@ impl Training<'_> {
             self.log(epoch, rate, outcome);
         }
         Ok(())
+    }
+
+    /// Keeps what the steps so far came to, if there were any.
+    fn snapshot(&mut self) -> Result<(), WarmupError> {
+        if self.state.global_step == 0 {
+            return Ok(());
+        }
+        let (adapter, moments) = (self.trainer.adapter(), self.trainer.moments());
+        let content = content(self.model, &self.state, &adapter, &moments);
+        Ok(self.keeper.write(&content)?)
     }
 
     fn log(&mut self, epoch: u32, learning_rate: f64, outcome: StepOutcome) {
@@ -190,15 +235,8 @@ impl Training<'_> {
     }
 
     fn save(&self, dir: &Path) -> Result<(), WarmupError> {
-        let content = Content {
-            base_model: self.model.name(),
-            lora: self.model.lora(),
-            layout: self.model.layout(),
-            adapter: &self.trainer.adapter(),
-            moments: &self.trainer.moments(),
-            state: &self.state,
-        };
-        Ok(checkpoint::write(dir, &content)?)
+        let (adapter, moments) = (self.trainer.adapter(), self.trainer.moments());
+        Ok(checkpoint::write(dir, &content(self.model, &self.state, &adapter, &moments))?)
     }
 
     fn summary(&self) -> Summary {
@@ -212,5 +250,22 @@ impl Training<'_> {
             first_loss: mean(&losses[..n_steps]),
             last_loss: mean(&losses[losses.len() - n_steps..]),
         }
+    }
+}
+
+/// What a checkpoint holds after the steps of `state`.
+fn content<'a>(
+    model: &'a LoraDecoder,
+    state: &'a TrainerState,
+    adapter: &'a [f32],
+    moments: &'a Moments,
+) -> Content<'a> {
+    Content {
+        base_model: model.name(),
+        lora: model.lora(),
+        layout: model.layout(),
+        adapter,
+        moments,
+        state,
     }
 }

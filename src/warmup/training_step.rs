@@ -70,6 +70,13 @@ impl<'a> Trainer<'a> {
         flat(&self.lora.leaves)
     }
 
+    /// Goes on with the optimizer of an earlier training.
+    pub(super) fn take_up(&mut self, moments: &Moments) {
+        self.optimizer.rule = moments.rule;
+        self.optimizer.exp_avg = self.model.tensors(&moments.exp_avg);
+        self.optimizer.exp_avg_sq = self.model.tensors(&moments.exp_avg_sq);
+    }
+
     /// The optimizer's moments.
     pub(super) fn moments(&self) -> Moments {
         let AdamW { rule, exp_avg, exp_avg_sq, .. } = &self.optimizer;

@@ -16,6 +16,9 @@ mod export;
 mod goldens;
 mod influence;
 mod ingest;
+// The same command, night after night.
+#[cfg(feature = "torch")]
+mod nightly;
 #[cfg(feature = "torch")]
 mod parity;
 #[cfg(feature = "torch")]

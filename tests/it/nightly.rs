@@ -1,0 +1,223 @@
+//! A run that is repeated while its inputs change: what it costs, and that it
+//! comes to what a run from the start comes to.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+
+use less_select::influence::scores::ScoreTable;
+use less_select::selection::{Budget, top};
+
+use crate::support::{Said, TestRun, pool_row};
+
+impl TestRun {
+    /// A pool of these rows from now on.
+    fn write_pool(&self, rows: impl IntoIterator<Item = usize>) {
+        let text: String = rows.into_iter().map(|row| pool_row(row) + "\n").collect();
+        self.write("pool.jsonl", &text);
+    }
+
+    #[track_caller]
+    fn succeeds(&self, more: &[&str]) -> Said {
+        let said = self.run(more);
+        assert_eq!(said.code, 0, "{}", said.stderr);
+        said
+    }
+
+    fn subset(&self) -> String {
+        fs_err::read_to_string(self.run_dir().join("latest")).unwrap()
+    }
+}
+
+/// The line in which a stage says what came out.
+#[track_caller]
+fn line<'a>(said: &'a Said, stage: &str) -> &'a str {
+    let mut lines = said.stderr.lines().rev();
+    lines
+        .find(|line| line.starts_with(stage))
+        .unwrap_or_else(|| panic!("no `{stage}` in {}", said.stderr))
+}
+
+/// Whether a run selects what one from the start with its checkpoints does.
+/// Scores may differ by rounding: rows were in other batches.
+#[track_caller]
+fn assert_selects_as_from_the_start(run: &TestRun) {
+    let clean = TestRun::new(1);
+    for file in ["pool.jsonl", "target.jsonl"] {
+        fs_err::copy(run.path(file), clean.path(file)).unwrap();
+    }
+    let checkpoints = run.run_dir().join("checkpoints");
+    clean.succeeds(&["--checkpoints", checkpoints.to_str().unwrap()]);
+    let [found, expected] =
+        [run, &clean].map(|run| ScoreTable::read(&run.run_dir().join("scores.parquet")).unwrap());
+    for (found, expected) in found.rows.iter().zip(&expected.rows) {
+        assert_eq!(found.id, expected.id);
+        for (found, expected) in found.by_subtask.iter().zip(&expected.by_subtask) {
+            approx::assert_abs_diff_eq!(found, expected, epsilon = 1e-6);
+        }
+    }
+    let budget: Budget = "25%".parse().unwrap();
+    let ids = |scores: &ScoreTable| {
+        let selected = top(scores, budget);
+        selected.iter().map(|place| scores.rows[place.position].id).collect::<Vec<_>>()
+    };
+    assert_eq!(ids(&found), ids(&expected));
+}
+
+#[test]
+fn a_pool_that_grew_keeps_its_warm_up_and_costs_its_new_rows() {
+    let run = TestRun::new(1);
+    run.write_pool(0..40);
+    run.succeeds(&[]);
+    run.write_pool(0..44);
+    let said = run.succeeds(&[]);
+    assert!(line(&said, "warmup").ends_with("kept (9.1 % of the pool is newer)"), "{said:?}");
+    // Four rows at two checkpoints, of 44 and the target's three.
+    let gradients = line(&said, "gradients");
+    assert!(gradients.contains("94 gradients stored, 8 of them new"), "{gradients}");
+    assert_selects_as_from_the_start(&run);
+
+    let report = fs_err::read_to_string(run.run_dir().join("report.json")).unwrap();
+    assert!(report.contains("9.1 % of the pool is newer"), "{report}");
+    let again = run.succeeds(&[]);
+    assert_eq!(again.stderr.matches("unchanged").count(), 7, "{}", again.stderr);
+}
+
+#[test]
+fn rows_that_left_the_pool_leave_the_result_and_cost_nothing() {
+    let run = TestRun::new(1);
+    run.write_pool(0..40);
+    run.succeeds(&[]);
+    run.write_pool(5..38);
+    let said = run.succeeds(&[]);
+    assert!(line(&said, "gradients").contains("72 gradients stored, 0 of them new"), "{said:?}");
+    assert_selects_as_from_the_start(&run);
+    // The first ones come back.
+    run.write_pool(0..38);
+    let said = run.succeeds(&[]);
+    assert!(line(&said, "gradients").contains("82 gradients stored, 0 of them new"), "{said:?}");
+}
+
+#[test]
+fn a_warm_up_is_trained_anew_when_the_pool_has_outgrown_it_or_somebody_asks() {
+    let run = TestRun::new(1);
+    run.write_pool(0..20);
+    run.succeeds(&[]);
+    run.write_pool(0..40);
+    let said = run.succeeds(&["--rewarm-growth", "60%"]);
+    assert!(said.stderr.contains("kept (50.0 % of the pool is newer)"), "{}", said.stderr);
+    let said = run.succeeds(&[]);
+    assert!(said.stderr.contains("warmup     unchanged"), "it serves: {}", said.stderr);
+    run.write_pool(0..41);
+    let said = run.succeeds(&[]);
+    assert!(said.stderr.contains("warmup     started (pool/pool.parquet changed)"), "{said:?}");
+    assert!(said.stderr.contains("gradients  88 gradients stored ("), "{}", said.stderr);
+    let said = run.succeeds(&["--rewarm"]);
+    assert!(said.stderr.contains("warmup     started (forced)"), "{}", said.stderr);
+    // Trained on the same, it comes to the same.
+    assert!(said.stderr.contains("gradients  unchanged"), "{}", said.stderr);
+}
+
+#[test]
+fn a_new_target_costs_its_own_gradients() {
+    let run = TestRun::new(12);
+    run.succeeds(&[]);
+    let target = fs_err::read_to_string(run.path("target.jsonl")).unwrap();
+    let more = "{\"messages\": [{\"role\": \"user\", \"content\": \"What is 9 + 9?\"}, \
+                {\"role\": \"assistant\", \"content\": \"9 + 9 = 18.\"}]}";
+    run.write("target.jsonl", &format!("{target}\n{more}"));
+    let said = run.succeeds(&[]);
+    assert!(said.stderr.contains("warmup     unchanged"), "{}", said.stderr);
+    assert!(line(&said, "gradients").contains("32 gradients stored, 2 of them new"), "{said:?}");
+    assert_selects_as_from_the_start(&run);
+}
+
+#[test]
+fn a_new_budget_selects_anew_and_computes_nothing() {
+    let run = TestRun::new(12);
+    run.succeeds(&[]);
+    let said = run.succeeds(&["--budget", "50%"]);
+    assert_eq!(said.stderr.matches("unchanged").count(), 5, "{}", said.stderr);
+    assert!(said.stderr.contains("select     started (budget changed from"), "{}", said.stderr);
+}
+
+#[test]
+fn a_dry_run_says_what_would_run_and_why_and_changes_nothing() {
+    let run = TestRun::new(1);
+    run.write_pool(0..20);
+    let said = run.succeeds(&["--dry-run"]);
+    insta::assert_snapshot!(said.stdout, @r"
+    ingest     would run (not there yet)
+    warmup     would run (not there yet)
+    gradients  would run (not there yet)
+    index      would run (not there yet)
+    score      would run (not there yet)
+    select     would run (not there yet)
+    report     would run (not there yet)
+    ");
+    assert!(!run.run_dir().exists());
+    run.succeeds(&[]);
+    let manifest = fs_err::read(run.run_dir().join("manifest.json")).unwrap();
+    run.write_pool(0..21);
+    insta::assert_snapshot!(run.succeeds(&["--dry-run"]).stdout, @r"
+    ingest     would run (pool pool, pool.jsonl changed)
+    warmup     may run (depends on what ingest finds)
+    gradients  may run (depends on what ingest finds)
+    index      may run (depends on what ingest finds)
+    score      may run (depends on what ingest finds)
+    select     may run (depends on what ingest finds)
+    report     may run (depends on what ingest finds)
+    ");
+    run.write_pool(0..20);
+    let said = run.succeeds(&["--dry-run", "--json", "--force", "score"]);
+    let said: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(said["stages"]["gradients"]["state"], "unchanged");
+    assert_eq!(said["stages"]["score"]["why"], "forced");
+    assert_eq!(said["stages"]["report"]["state"], "may run");
+    assert_eq!(fs_err::read(run.run_dir().join("manifest.json")).unwrap(), manifest);
+}
+
+#[test]
+fn a_forced_stage_runs_again_and_those_after_it_only_if_it_wrote_something_else() {
+    let run = TestRun::new(12);
+    run.succeeds(&[]);
+    let before = run.checksums("gradients");
+    let said = run.succeeds(&["--force", "gradients"]);
+    assert!(line(&said, "gradients").contains("30 gradients stored ("), "{}", said.stderr);
+    assert_eq!(said.stderr.matches("unchanged").count(), 6, "{}", said.stderr);
+    assert_eq!(run.checksums("gradients"), before);
+    assert_eq!(run.say(&["gradients", "--shard", "1/2", "--force", "gradients"]).code, 2);
+}
+
+#[test]
+fn a_run_in_use_can_be_waited_for() {
+    let run = TestRun::new(12);
+    let held = less_select::pipeline::lock::exclusive(&run.run_dir().join("lock")).unwrap();
+    let whole = run.whole(&["--wait", "600"]);
+    let mut waiting = Command::new(whole.get_program())
+        .args(whole.get_args())
+        .current_dir(whole.get_current_dir().unwrap())
+        .stderr(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut told = BufReader::new(waiting.stderr.take().unwrap()).lines();
+    let first = told.next().unwrap().unwrap();
+    let holder = format!("warning: the run is in use by process {} on ", std::process::id());
+    assert!(first.starts_with(&holder) && first.ends_with("; waiting for it"), "{first}");
+    drop(held);
+    told.for_each(drop);
+    assert!(waiting.wait().unwrap().success());
+}
+
+#[test]
+fn runs_of_the_same_checkpoints_share_gradients_in_a_common_folder() {
+    let (one, other) = (TestRun::new(12), TestRun::new(12));
+    let store = one.path("store");
+    let shared = ["--gradient-store", store.to_str().unwrap()];
+    one.succeeds(&shared);
+    let said = other.succeeds(&[&shared[..], &["--budget", "50%"]].concat());
+    assert!(line(&said, "gradients").contains("30 gradients stored, 0 of them new"), "{said:?}");
+    let alone = TestRun::new(12);
+    alone.succeeds(&["--budget", "50%"]);
+    assert_eq!(other.subset(), alone.subset());
+}
