@@ -8,6 +8,31 @@ use std::path::Path;
 
 use fs_err as fs;
 
+/// How names of files and folders begin that are not whole yet. What is left of
+/// them belongs to a process that was killed.
+pub const UNFINISHED: &str = ".writing-";
+
+/// Removes what killed processes left unfinished in the folder `dir` and below.
+/// Nobody else may be writing there.
+///
+/// # Errors
+///
+/// If a folder cannot be read or an entry not be removed.
+pub fn remove_unfinished(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        let is_folder = entry.file_type()?.is_dir();
+        let is_unfinished = entry.file_name().to_string_lossy().starts_with(UNFINISHED);
+        match (is_folder, is_unfinished) {
+            (true, true) => fs::remove_dir_all(entry.path())?,
+            (false, true) => fs::remove_file(entry.path())?,
+            (true, false) => remove_unfinished(&entry.path())?,
+            (false, false) => {}
+        }
+    }
+    Ok(())
+}
+
 /// Writes `path` by filling a temporary sibling, flushing it to the disk and
 /// renaming it over `path`. The folder is made if it is missing.
 ///
@@ -65,7 +90,7 @@ fn temp_file(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
     builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.prefix(".writing-").tempfile_in(dir)
+    builder.prefix(UNFINISHED).tempfile_in(dir)
 }
 
 /// Writes `value` as indented JSON, atomically.

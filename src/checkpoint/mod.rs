@@ -308,8 +308,8 @@ pub struct Content<'a> {
 /// The I/O error of any step.
 pub fn write(dir: &Path, content: &Content<'_>) -> Result<(), CheckpointError> {
     let parent = crate::fs::parent(dir);
-    let partial =
-        parent.join(format!(".writing-{}", dir.file_name().unwrap_or_default().to_string_lossy()));
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    let partial = parent.join(format!("{}{name}", crate::fs::UNFINISHED));
     let write = || {
         remove(&partial)?;
         fs::create_dir_all(&partial)?;

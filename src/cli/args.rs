@@ -66,6 +66,10 @@ pub(super) struct Place {
     )]
     pub(super) pipeline: Option<String>,
 
+    /// Write how it ended, and what came out, to a Prometheus textfile
+    #[arg(long, global = true, env = "LESS_SELECT_METRICS", value_name = "FILE", hide_env = true)]
+    pub(super) metrics: Option<PathBuf>,
+
     /// Print the result as JSON on standard output
     #[arg(long, global = true)]
     pub(super) json: bool,

@@ -46,6 +46,11 @@ pub(super) fn failure(err: &CliError, json: bool) -> Exit {
     err.exit_code().into()
 }
 
+/// Tells of something that is no failure.
+pub(super) fn warn(message: &str) {
+    say(&format!("warning: {message}"));
+}
+
 #[expect(clippy::print_stderr, reason = "this is where the program speaks")]
 fn say(text: &str) {
     eprintln!("{text}");

@@ -6,6 +6,7 @@ mod exit;
 mod exit_code;
 mod inspect;
 mod interrupt;
+mod metrics;
 mod plan;
 mod progress;
 mod settings;
@@ -15,7 +16,7 @@ pub mod worker;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use args::{Cli, Command};
 use exit::CliError;
@@ -58,10 +59,32 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> std::process::ExitCode {
         Err(usage) => return exit::usage(&usage),
     };
     interrupt::listen();
-    exit::guarded(|| match answer(&cli) {
-        Ok(answer) => print(&cli, &answer),
-        Err(err) => exit::failure(&err, cli.place.json),
+    let begin = Instant::now();
+    exit::guarded(|| {
+        let answer = answer(&cli);
+        let exit_code = match &answer {
+            Ok(answer) => answer.exit_code as u8,
+            Err(err) => err.exit_code(),
+        };
+        write_metrics(&cli, exit_code, begin.elapsed());
+        match answer {
+            Ok(answer) => print(&cli, &answer),
+            Err(err) => exit::failure(&err, cli.place.json),
+        }
     })
+}
+
+/// Writes the metrics of a command that works on stages, if they are wanted.
+fn write_metrics(cli: &Cli, exit_code: u8, duration: Duration) {
+    let works = cli.command.as_ref().is_none_or(|command| stage_of(command).is_some());
+    let Some(path) = cli.place.metrics.as_ref().filter(|_| works && !cli.work.dry_run) else {
+        return;
+    };
+    let run = RunDir::new(&cli.place.run);
+    if let Err(err) = metrics::write(path, &run, exit_code, duration.as_secs_f64()) {
+        // No reason to call the run itself failed.
+        exit::warn(&err.to_string());
+    }
 }
 
 /// Does what was asked.

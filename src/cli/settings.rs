@@ -12,7 +12,8 @@ use crate::config::layers::{self, Layer};
 use crate::run_dir::RunDir;
 
 /// Variables that are not settings.
-const OTHER_VARIABLES: [&str; 3] = ["LESS_SELECT_RUN", "LESS_SELECT_PIPELINE", "LESS_SELECT_CACHE"];
+const OTHER_VARIABLES: [&str; 4] =
+    ["LESS_SELECT_RUN", "LESS_SELECT_PIPELINE", "LESS_SELECT_CACHE", "LESS_SELECT_METRICS"];
 
 /// Joins the layers the command line names, and checks them.
 pub(super) fn resolve(cli: &Cli) -> Result<Config, CliError> {

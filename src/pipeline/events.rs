@@ -1,6 +1,6 @@
 //! `events.jsonl`: everything a run told, with the time it was told.
 
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::sync::Mutex;
 
 use fs_err as fs;
@@ -29,7 +29,16 @@ impl<'a> EventLog<'a> {
     ///
     /// If the run directory cannot be written.
     pub fn open(run: &RunDir, next: &'a dyn Observer) -> std::io::Result<Self> {
-        let file = fs::OpenOptions::new().create(true).append(true).open(run.events())?;
+        let mut file =
+            fs::OpenOptions::new().create(true).append(true).read(true).open(run.events())?;
+        // A process that was killed may have left half a line.
+        let mut last = [b'\n'];
+        if file.seek(SeekFrom::End(-1)).is_ok() {
+            file.read_exact(&mut last)?;
+        }
+        if last != [b'\n'] {
+            file.write_all(b"\n")?;
+        }
         Ok(Self { file: Mutex::new(file), next })
     }
 }

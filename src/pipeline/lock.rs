@@ -1,7 +1,8 @@
 //! One process at a time works on a run; shard workers share it.
 //!
-//! The operating system holds the lock for as long as the process lives, so a
-//! killed process leaves none behind.
+//! The operating system holds the lock for as long as the process lives, and
+//! for as long as a worker lives that it started: a killed process leaves no
+//! lock behind, but none comes before its worker has stopped.
 
 use std::fs::TryLockError;
 use std::io::{self, Read, Write};
@@ -13,7 +14,21 @@ use serde::{Deserialize, Serialize};
 /// A held lock; dropping it lets go.
 #[derive(Debug)]
 pub struct Lock {
-    _file: fs::File,
+    file: fs::File,
+}
+
+impl Lock {
+    /// Lets the processes that are started from here on hold the lock, too: it
+    /// is free when the last of them has ended.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses.
+    pub fn pass_on(&self) -> io::Result<()> {
+        #[cfg(unix)]
+        rustix::io::fcntl_setfd(self.file.file(), rustix::io::FdFlags::empty())?;
+        Ok(())
+    }
 }
 
 /// Who holds a lock.
@@ -25,6 +40,18 @@ pub struct Holder {
     pub host: String,
     /// Since when.
     pub since: jiff::Timestamp,
+}
+
+impl Holder {
+    /// Whether the process is known to be gone. What holds its lock then is a
+    /// worker that will stop.
+    pub fn is_gone(&self) -> bool {
+        let here = this_process();
+        let processes = Path::new("/proc");
+        self.host == here.host
+            && processes.join(here.pid.to_string()).exists()
+            && !processes.join(self.pid.to_string()).exists()
+    }
 }
 
 impl std::fmt::Display for Holder {
@@ -68,7 +95,7 @@ pub fn exclusive(path: &Path) -> Result<Lock, LockError> {
     file.file().set_len(0)?;
     serde_json::to_writer(&mut file, &this_process()).map_err(io::Error::from)?;
     file.flush()?;
-    Ok(Lock { _file: file })
+    Ok(Lock { file })
 }
 
 /// Joins the shard workers of a run.
@@ -85,7 +112,7 @@ pub fn shared(path: &Path) -> Result<Lock, LockError> {
     }
     // Whoever had the run for itself is gone; of several, none is named.
     file.file().set_len(0)?;
-    Ok(Lock { _file: file })
+    Ok(Lock { file })
 }
 
 /// Waits for a lock that is never held for long.
@@ -96,7 +123,7 @@ pub fn shared(path: &Path) -> Result<Lock, LockError> {
 pub fn briefly(path: &Path) -> io::Result<Lock> {
     let file = open(path)?;
     file.file().lock()?;
-    Ok(Lock { _file: file })
+    Ok(Lock { file })
 }
 
 fn open(path: &Path) -> io::Result<fs::File> {

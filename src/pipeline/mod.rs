@@ -247,6 +247,7 @@ impl Run<'_> {
         work: impl FnOnce(&Run<'_>, &mut Checksums) -> Result<(), PipelineError>,
     ) -> Result<(), PipelineError> {
         let _lock = self.lock(lock::exclusive)?;
+        crate::fs::remove_unfinished(self.dir.root())?;
         self.logged(|run| {
             let mut checksums = Checksums::open(run.dir.checksums());
             let result = work(run, &mut checksums);
@@ -288,17 +289,32 @@ impl Run<'_> {
         Ok(checkpoints_in(&checkpoints_dir(self.config, self.dir))?)
     }
 
+    /// How long to wait for a lock: a worker whose program was killed stops soon.
+    fn wait_for(&self, held: &LockError) -> Duration {
+        const FOR_A_WORKER: Duration = Duration::from_secs(60);
+        match held {
+            LockError::Held { holder: Some(holder) } if holder.is_gone() => {
+                self.wait.max(FOR_A_WORKER)
+            }
+            LockError::Held { .. } => self.wait,
+            LockError::Io(_) => Duration::ZERO,
+        }
+    }
+
     /// Takes the run, waiting for whoever has it as long as is allowed.
     fn lock(&self, take: fn(&Path) -> Result<Lock, LockError>) -> Result<Lock, PipelineError> {
         let begin = Instant::now();
         let mut told = false;
         loop {
             match take(&self.dir.lock()) {
-                Ok(lock) => return Ok(lock),
+                Ok(lock) => {
+                    lock.pass_on()?;
+                    return Ok(lock);
+                }
                 Err(LockError::Held { .. }) if self.observer.is_interrupted() => {
                     return Err(PipelineError::Interrupted);
                 }
-                Err(held @ LockError::Held { .. }) if begin.elapsed() < self.wait => {
+                Err(held) if begin.elapsed() < self.wait_for(&held) => {
                     if !told {
                         let message = format!("{held}; waiting for it");
                         self.observer.notify(Event::Warning { message });

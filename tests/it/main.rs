@@ -12,6 +12,9 @@ mod cli;
 mod collect;
 mod direction;
 mod export;
+// Killed processes, full disks and failing files.
+#[cfg(all(feature = "torch", target_os = "linux"))]
+mod faults;
 #[cfg(feature = "torch")]
 mod goldens;
 mod influence;

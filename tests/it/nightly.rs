@@ -221,3 +221,32 @@ fn runs_of_the_same_checkpoints_share_gradients_in_a_common_folder() {
     alone.succeeds(&["--budget", "50%"]);
     assert_eq!(other.subset(), alone.subset());
 }
+
+#[test]
+fn metrics_of_the_last_run_are_written_for_prometheus() {
+    let run = TestRun::new(12);
+    let metrics = ["--metrics", "metrics.prom"];
+    run.succeeds(&metrics);
+    let read = || fs_err::read_to_string(run.path("metrics.prom")).unwrap();
+    let text = read();
+    for line in [
+        "# TYPE less_select_rows gauge",
+        r#"less_select_exit_code{run="run"} 0"#,
+        r#"less_select_rows{run="run",rows="pool"} 12"#,
+        r#"less_select_rows{run="run",rows="selected"} 3"#,
+        r#"less_select_rows{run="run",rows="rejected"} 0"#,
+    ] {
+        assert!(text.lines().any(|own| own == line), "no `{line}` in {text}");
+    }
+    for start in [
+        r#"less_select_stage_duration_seconds{run="run",stage="gradients"} "#,
+        r#"less_select_gradient_bytes{run="run"} "#,
+        r#"less_select_score{run="run",quantile="0.95"} "#,
+        r#"less_select_duration_seconds{run="run"} "#,
+    ] {
+        assert!(text.lines().any(|own| own.starts_with(start)), "no `{start}` in {text}");
+    }
+    run.write("pool.jsonl", "{}");
+    assert_eq!(run.run(&metrics).code, 65);
+    assert!(read().contains(r#"less_select_exit_code{run="run"} 65"#));
+}

@@ -39,9 +39,6 @@ use crate::fs::{checksum, sync_dir, write_atomic};
 use crate::influence::scores::ScoreTable;
 use crate::pool::{ExampleId, table::Record};
 
-/// Folders in the making. One that is left over was never published.
-const UNFINISHED: &str = ".subset-unfinished-";
-
 /// One example of the subset.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SubsetRow<'a> {
@@ -181,9 +178,6 @@ pub enum ExportErrorKind {
 /// `less-select.json`, the card, and the Parquet metadata under the key
 /// `less-select`.
 ///
-/// The caller holds the run directory's lock: folders that a killed run left
-/// unfinished are removed.
-///
 /// # Errors
 ///
 /// [`ExportError`] for an empty subset, a disk that is full or not writable, or
@@ -211,8 +205,7 @@ fn build_and_rename(
     let columns = Columns::of(schema, rows)?;
     let notes = caveats::notes(rows, &columns);
     fs::create_dir_all(run_dir)?;
-    remove_unfinished(run_dir)?;
-    let temp = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(run_dir)?;
+    let temp = tempfile::Builder::new().prefix(crate::fs::UNFINISHED).tempdir_in(run_dir)?;
     let data = data_file::write(&temp.path().join("data"), rows, &columns, provenance)?;
     let contents = Contents {
         format: contents::FORMAT,
@@ -273,17 +266,6 @@ fn write_texts(
 
 fn indented(value: &impl Serialize) -> io::Result<String> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
-}
-
-/// Removes what a killed run left behind.
-fn remove_unfinished(run_dir: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(run_dir)? {
-        let entry = entry?;
-        if entry.file_name().to_string_lossy().starts_with(UNFINISHED) {
-            fs::remove_dir_all(entry.path())?;
-        }
-    }
-    Ok(())
 }
 
 /// The folder's name is a promise about its data. Cards may be edited.
