@@ -291,7 +291,7 @@ impl Run<'_> {
 
     /// How long to wait for a lock: a worker whose program was killed stops soon.
     fn wait_for(&self, held: &LockError) -> Duration {
-        const FOR_A_WORKER: Duration = Duration::from_secs(60);
+        const FOR_A_WORKER: Duration = Duration::from_mins(1);
         match held {
             LockError::Held { holder: Some(holder) } if holder.is_gone() => {
                 self.wait.max(FOR_A_WORKER)

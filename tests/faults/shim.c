@@ -9,6 +9,7 @@
  *   eio     the operation fails once with EIO
  *   enospc  it and all later writes fail with ENOSPC: the disk is full
  *   short   a write writes half of what it was given
+ *   clock   nothing fails; the clock is FAULT_AT seconds slow
  *
  * Log and lock files (events.jsonl, lock, manifest.lock) carry no result and are
  * left alone. Everything else goes to the C library.
@@ -27,6 +28,7 @@
 #include <sys/stat.h>
 #include <sys/types.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 #define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
@@ -92,7 +94,7 @@ static int fails(int is_write) {
         errno = ENOSPC;
         return 1;
     }
-    if (number != at) return 0;
+    if (number != at || is("clock")) return 0;
     if (is("kill")) raise(SIGKILL);
     if (is("power")) kill(0, SIGKILL);
     if (is("eio")) {
@@ -177,3 +179,9 @@ int open64(const char *path, int flags, ...) { OPEN(open64, AT_FDCWD, path, flag
 int openat(int dir, const char *path, int flags, ...) { OPEN(openat, dir, dir, path, flags) }
 
 int openat64(int dir, const char *path, int flags, ...) { OPEN(openat64, dir, dir, path, flags) }
+
+int clock_gettime(clockid_t clock, struct timespec *time) {
+    int result = REAL(clock_gettime)(clock, time);
+    if (!result && counter && clock == CLOCK_REALTIME && is("clock")) time->tv_sec -= at;
+    return result;
+}

@@ -11,7 +11,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::sync::LazyLock;
 
 use crate::support::TestRun;
@@ -23,16 +23,19 @@ const N_ROWS: usize = 20;
 const KINDS: [&str; 5] = ["kill", "power", "eio", "enospc", "short"];
 
 static SHIM: LazyLock<PathBuf> = LazyLock::new(|| {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/shim.c");
-    let shim =
-        Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("shim-{}.so", std::process::id()));
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let own = folder.join(format!("shim-{}.so", std::process::id()));
     let compiled = Command::new("cc")
         .args(["-O1", "-shared", "-fPIC", "-o"])
-        .args([&shim, &source])
+        .arg(&own)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/shim.c"))
         .arg("-ldl")
         .status()
         .unwrap();
     assert!(compiled.success());
+    // Every test is a process of its own and makes the same.
+    let shim = folder.join("shim.so");
+    fs_err::rename(own, &shim).unwrap();
     shim
 });
 
@@ -48,27 +51,31 @@ impl TestRun {
     /// Runs everything while operation number `at` goes wrong; tells how many
     /// there were.
     fn disturbed(&self, kind: &str, at: u64) -> (Output, u64) {
-        let counter = self.path("counter");
+        let output = self.with_fault(&self.whole(&["--quiet"]), kind, at).output().unwrap();
+        let counter = fs_err::read(self.path(&format!("counter-{kind}-{at}"))).unwrap();
+        (output, u64::from_ne_bytes(counter.try_into().unwrap()))
+    }
+
+    /// `command` with the shim, in a process group of its own.
+    pub(crate) fn with_fault(&self, command: &assert_cmd::Command, kind: &str, at: u64) -> Command {
+        let counter = self.path(&format!("counter-{kind}-{at}"));
         fs_err::write(&counter, [0; 8]).unwrap();
-        let whole = self.whole(&["--quiet"]);
-        let output = Command::new(whole.get_program())
-            .args(whole.get_args())
+        let mut faulty = Command::new(command.get_program());
+        faulty
+            .args(command.get_args())
             .current_dir(self.path(""))
             .env("LD_PRELOAD", &*SHIM)
             .env("FAULT_ROOT", self.run_dir())
             .env("FAULT_COUNTER", &counter)
             .env("FAULT_KIND", kind)
             .env("FAULT_AT", at.to_string())
-            .process_group(0)
-            .output()
-            .unwrap();
-        let n_operations = fs_err::read(counter).unwrap().try_into().map(u64::from_ne_bytes);
-        (output, n_operations.unwrap())
+            .process_group(0);
+        faulty
     }
 
     /// Everything that a run is for, by path: tables, checkpoints, gradients,
     /// index, scores and subset. Not what tells of time: log, manifest, report.
-    fn results(&self) -> BTreeMap<String, Vec<u8>> {
+    pub(crate) fn results(&self) -> BTreeMap<String, Vec<u8>> {
         let tells_of_time = |name: &str| {
             let names = ["manifest", "report", "summary", "events", "checksums", "lock", "config"];
             names.iter().any(|start| name.starts_with(start))
@@ -135,6 +142,41 @@ fn a_run_whose_files_fail_continues_to_the_same_bytes() {
         // What is written in halves is whole in the end; some errors do not matter.
         assert!(survives(kind, at) || kind != "enospc", "the disk was not full");
     }
+}
+
+#[test]
+fn eight_workers_three_of_them_killed_write_the_bytes_of_one() {
+    const N_ROWS: usize = 160;
+    let (alone, together) = (TestRun::new(N_ROWS), TestRun::new(N_ROWS));
+    let said = alone.run(&[]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    for stage in ["ingest", "warmup"] {
+        let said = together.run(&[stage]);
+        assert_eq!(said.code, 0, "{}", said.stderr);
+    }
+    let shard = |worker: usize| together.whole(&["gradients", "--shard", &format!("{worker}/8")]);
+    let mut workers: Vec<_> = (1..=8)
+        .map(|worker| match worker {
+            // After some shards, in the middle of one.
+            2 | 5 | 7 => together.with_fault(&shard(worker), "power", 8 + worker as u64),
+            _ => {
+                let command = shard(worker);
+                let mut plain = Command::new(command.get_program());
+                plain.args(command.get_args()).current_dir(together.path(""));
+                plain
+            }
+        })
+        .map(|mut command| command.stdout(Stdio::null()).spawn().unwrap())
+        .collect();
+    let killed = workers.iter_mut().filter_map(|worker| worker.wait().unwrap().signal()).count();
+    assert_eq!(killed, 3);
+    for worker in [2, 5, 7] {
+        shard(worker).assert().success();
+    }
+    let said = together.run(&[]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(said.stderr.contains("gradients  unchanged"), "{}", said.stderr);
+    assert!(together.results() == alone.results());
 }
 
 #[test]

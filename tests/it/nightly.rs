@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use less_select::influence::scores::ScoreTable;
 use less_select::selection::{Budget, top};
 
-use crate::support::{Said, TestRun, pool_row};
+use crate::support::{Said, TestRun, message_row, pool_row};
 
 impl TestRun {
     /// A pool of these rows from now on.
@@ -249,4 +249,57 @@ fn metrics_of_the_last_run_are_written_for_prometheus() {
     run.write("pool.jsonl", "{}");
     assert_eq!(run.run(&metrics).code, 65);
     assert!(read().contains(r#"less_select_exit_code{run="run"} 65"#));
+}
+
+/// The gradients that a night computed.
+fn n_new(said: &Said) -> u64 {
+    let Some(line) = said.stderr.lines().rev().find(|line| line.contains("gradients stored"))
+    else {
+        return 0;
+    };
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let before_of_them = words.windows(2).find(|pair| pair[1] == "of");
+    before_of_them.map_or(words[1], |pair| pair[0]).parse().unwrap()
+}
+
+/// Two checkpoints; a growing pool, a new target, a crash, a full disk, a clock
+/// that goes back.
+#[test]
+fn a_week_of_nights_costs_what_changed_and_ends_as_from_the_start() {
+    let run = TestRun::new(1);
+    let mut costs = Vec::new();
+    let mut night = |what: &'static str| {
+        let said = run.succeeds(&["--rewarm-growth", "50%"]);
+        costs.push((what, n_new(&said)));
+    };
+    run.write_pool(0..60);
+    night("first");
+    run.write_pool(0..64);
+    night("four new rows");
+    run.write("target.jsonl", &message_row("", "What is 9 + 9?", "9 + 9 = 18."));
+    night("a new target of one");
+    run.write_pool(3..70);
+    let whole = run.whole(&["--rewarm-growth", "50%"]);
+    let crash = run.with_fault(&whole, "power", 40).output().unwrap();
+    assert!(!crash.status.success());
+    night("six new rows, three gone, after a crash");
+    run.write_pool(3..72);
+    let full = run.with_fault(&whole, "enospc", 40).output().unwrap();
+    assert_eq!(full.status.code(), Some(74), "{}", String::from_utf8_lossy(&full.stderr));
+    night("two new rows, after a full disk");
+    run.write_pool(3..74);
+    let slow_clock = run.with_fault(&whole, "clock", 3 * 86400).output().unwrap();
+    assert!(slow_clock.status.success());
+    night("nothing, after a night three days ago");
+    night("nothing");
+    for (what, n_new) in &costs {
+        eprintln!("{n_new:>4} gradients: {what}");
+    }
+    assert_eq!(costs[0].1, 126);
+    assert_eq!(costs[1].1, 8);
+    assert_eq!(costs[2].1, 2);
+    // What the killed runs had committed is not computed again.
+    assert!(costs[3].1 <= 12 && costs[4].1 <= 4, "{costs:?}");
+    assert_eq!([costs[5].1, costs[6].1], [0, 0]);
+    assert_selects_as_from_the_start(&run);
 }

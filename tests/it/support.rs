@@ -98,7 +98,7 @@ fn target_row(subtask: &str, user: &str, assistant: &str) -> String {
     message_row(&format!("\"subtask\": \"{subtask}\", "), user, assistant)
 }
 
-fn message_row(columns: &str, user: &str, assistant: &str) -> String {
+pub(crate) fn message_row(columns: &str, user: &str, assistant: &str) -> String {
     format!(
         "{{{columns}\"messages\": [{{\"role\": \"user\", \"content\": \"{user}\"}}, \
          {{\"role\": \"assistant\", \"content\": \"{assistant}\"}}]}}"
