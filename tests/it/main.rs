@@ -15,6 +15,8 @@ mod export;
 #[cfg(feature = "torch")]
 mod goldens;
 mod influence;
+// Files made to do harm.
+mod hostile;
 mod ingest;
 #[cfg(feature = "torch")]
 mod parity;
