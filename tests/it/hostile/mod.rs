@@ -4,6 +4,7 @@
 mod model;
 mod parquet;
 mod rows;
+mod store;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -183,3 +183,15 @@ fn nesting_without_end_is_no_setting() {
         assert!(ChatEncoder::load(&desk.path("model"), 256).is_err());
     }
 }
+
+#[test]
+fn a_tokenizer_on_which_its_library_panics_does_not_load() {
+    let desk = Desk::new();
+    let good = fs::read_to_string(desk.path("model/tokenizer.json")).unwrap();
+    // A control character that no text of JSON may have.
+    let damaged = good.replace("\"decoder\": {", "\"decoder\": {\"\u{1}\": 1,");
+    assert_ne!(damaged, good);
+    desk.file("model/tokenizer.json", damaged);
+    let err = ChatEncoder::load(&desk.path("model"), 256).unwrap_err();
+    assert!(causes(&err).contains("the tokenizer does not load"), "{}", causes(&err));
+}
