@@ -44,12 +44,18 @@ const PLAIN: [(&str, &[Value]); 11] = [
     ("layer_replication", &[Value::Null]),
 ];
 
+/// Larger than any model's width; sizes that follow from it do not overflow.
+const MAX_RANK: usize = 1 << 16;
+
 pub(super) fn read_config(dir: &Path) -> Result<LoraSettings, CheckpointError> {
     let path = dir.join(CONFIG);
     let read = || {
         let value: Value = serde_json::from_str(&fs_err::read_to_string(&path)?)?;
         refuse_unsupported(&value)?;
         let Config { r, lora_alpha, lora_dropout, target_modules } = Config::deserialize(value)?;
+        if r > MAX_RANK {
+            return Err(CheckpointErrorKind::Unsupported { key: "r", value: r.to_string() });
+        }
         Ok(LoraSettings {
             rank: r,
             alpha: lora_alpha,

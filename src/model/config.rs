@@ -150,7 +150,7 @@ impl DecoderConfig {
         let config = Self {
             vocab_size: fields.count("vocab_size")?,
             hidden_size,
-            n_layers: fields.count("num_hidden_layers")?,
+            n_layers: fields.layers()?,
             n_heads,
             n_kv_heads: fields.count_or("num_key_value_heads", n_heads)?,
             head_dim: fields.count_or("head_dim", hidden_size / n_heads)?,
@@ -231,6 +231,14 @@ impl<'a> Fields<'a> {
             Some(count @ 1..=0xF_FFFF) => Ok(count as usize),
             _ => Err(self.invalid(key, "a whole number from 1 to 1048575")),
         }
+    }
+
+    /// Every layer has names of its own in memory, so a number that no model
+    /// has is refused before they are made.
+    fn layers(&self) -> Result<usize, ConfigErrorKind> {
+        let key = "num_hidden_layers";
+        let count = self.count(key)?;
+        if count <= 4096 { Ok(count) } else { Err(self.invalid(key, "at most 4096")) }
     }
 
     fn count_or(&self, key: &'static str, default: usize) -> Result<usize, ConfigErrorKind> {

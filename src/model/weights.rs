@@ -2,7 +2,7 @@
 //! index, mapped and checked against the configuration before any is used.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -85,7 +85,25 @@ pub enum WeightsErrorKind {
 
 #[derive(Deserialize)]
 struct Index {
-    weight_map: BTreeMap<String, String>,
+    weight_map: BTreeMap<String, ShardName>,
+}
+
+/// The name of a file beside the index. A path would let an index from
+/// elsewhere read any file of this machine.
+#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(try_from = "String")]
+struct ShardName(String);
+
+impl TryFrom<String> for ShardName {
+    type Error = String;
+
+    fn try_from(name: String) -> Result<Self, String> {
+        let mut parts = Path::new(&name).components();
+        match (parts.next(), parts.next()) {
+            (Some(Component::Normal(only)), None) if only == name.as_str() => Ok(Self(name)),
+            _ => Err(format!("`{name}` is not the name of a file in the model's folder")),
+        }
+    }
 }
 
 impl WeightFiles {
@@ -175,10 +193,10 @@ fn weight_paths(model_dir: &Path) -> Result<Vec<PathBuf>, WeightsError> {
     let text = fs_err::read_to_string(&index_path).map_err(|err| fail(&index_path, err.into()))?;
     let index: Index = serde_json::from_str(&text)
         .map_err(|err| fail(&index_path, WeightsErrorKind::Index(err)))?;
-    let mut names: Vec<String> = index.weight_map.into_values().collect();
+    let mut names: Vec<ShardName> = index.weight_map.into_values().collect();
     names.sort_unstable();
     names.dedup();
-    Ok(names.into_iter().map(|name| model_dir.join(name)).collect())
+    Ok(names.into_iter().map(|ShardName(name)| model_dir.join(name)).collect())
 }
 
 fn check(file: &TensorFile, name: String, expected: Vec<usize>) -> Result<(), WeightsErrorKind> {

@@ -35,6 +35,8 @@ pub const REJECTS: &str = "rejects.jsonl";
 
 /// Rows encoded between two looks at the observer.
 const CHUNK_ROWS: usize = 1024;
+/// Fewer, where they are so large that this many bytes are waiting.
+const CHUNK_BYTES: usize = 64 << 20;
 
 /// Reads the pool and the target, and writes [`POOL_TABLE`], [`TARGET_TABLE`]
 /// and [`REJECTS`] to `out_dir`. The model in `model_dir` gives chat template
@@ -143,10 +145,12 @@ impl<'a> Intake<'a> {
         let n_consumed = Cell::new(0);
         for file in &files {
             tally.begin(&file.source);
-            let mut chunk = Vec::with_capacity(CHUNK_ROWS);
+            let (mut chunk, mut chunk_bytes) = (Vec::with_capacity(CHUNK_ROWS), 0);
             for_each_row(file, &n_consumed, &mut |line, row| {
+                chunk_bytes += row.as_ref().map_or(0, row_bytes);
                 chunk.push((line, row));
-                if chunk.len() == CHUNK_ROWS {
+                if chunk.len() == CHUNK_ROWS || chunk_bytes >= CHUNK_BYTES {
+                    chunk_bytes = 0;
                     self.take(file, std::mem::take(&mut chunk), tally, keep)?;
                     self.progress(tally.side(), n_consumed.get(), n_bytes)?;
                 }
@@ -225,4 +229,19 @@ impl<'a> Intake<'a> {
         });
         if self.observer.is_interrupted() { Err(PoolError::Interrupted) } else { Ok(()) }
     }
+}
+
+/// About how much memory a row takes.
+fn row_bytes(row: &Map<String, Value>) -> usize {
+    row.iter().map(|(name, value)| size_of::<Value>() + name.len() + value_bytes(value)).sum()
+}
+
+fn value_bytes(value: &Value) -> usize {
+    size_of::<Value>()
+        + match value {
+            Value::Null | Value::Bool(_) | Value::Number(_) => 0,
+            Value::String(text) => text.len(),
+            Value::Array(values) => values.iter().map(value_bytes).sum(),
+            Value::Object(columns) => row_bytes(columns),
+        }
 }

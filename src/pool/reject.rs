@@ -22,6 +22,13 @@ pub enum RejectReason {
     #[error("not valid json: {0}")]
     Json(String),
 
+    /// The line is longer than a row can be.
+    #[error("it is longer than {max_bytes} bytes")]
+    TooLarge {
+        /// The longest that is read.
+        max_bytes: u64,
+    },
+
     /// JSON, but no row.
     #[error("{0}, not an object with columns")]
     NotARow(&'static str),
@@ -29,6 +36,15 @@ pub enum RejectReason {
     /// No conversation in its columns.
     #[error("{0}")]
     Shape(String),
+
+    /// More turns than are worth finding the assistant's among.
+    #[error("the conversation has {n_turns} turns; {max_turns} are the most that is read")]
+    TooManyTurns {
+        /// Turns of the conversation.
+        n_turns: usize,
+        /// The most that is read.
+        max_turns: usize,
+    },
 
     /// Nothing to learn from.
     #[error("no assistant turn in the conversation")]

@@ -10,6 +10,11 @@ use super::{ExampleId, PoolError, Source};
 
 /// Rejects that an error message shows.
 const N_SHOWN: usize = 5;
+/// Rejects of a side that are listed; the others are only counted, so that a
+/// file of nothing but rejects cannot fill the memory.
+const N_LISTED: usize = 100_000;
+/// Most bytes of a reason: it may name all columns of a row.
+const REASON_BYTES: usize = 1000;
 
 /// Counts by source, the rows left out, and the content seen so far.
 #[derive(Debug)]
@@ -20,6 +25,7 @@ pub(super) struct Tally {
     current: usize,
     seen: HashSet<Place>,
     rejects: Vec<Reject>,
+    has_unlisted: bool,
 }
 
 /// Where a content may stand once: in a pool anywhere, in a target once in
@@ -39,6 +45,7 @@ impl Tally {
             current: 0,
             seen: HashSet::new(),
             rejects: Vec::new(),
+            has_unlisted: false,
         }
     }
 
@@ -46,7 +53,7 @@ impl Tally {
         self.side
     }
 
-    /// The rows left out, in reading order.
+    /// The first [`N_LISTED`] of the rows left out, in reading order.
     pub(super) fn rejects(&self) -> &[Reject] {
         &self.rejects
     }
@@ -88,7 +95,11 @@ impl Tally {
             RejectKind::Malformed => summary.n_malformed += 1,
             RejectKind::TooLong => summary.n_too_long += 1,
         }
-        let (file, reason) = (file.to_owned(), reason.to_string());
+        if self.rejects.len() == N_LISTED {
+            self.has_unlisted = true;
+            return;
+        }
+        let (file, reason) = (file.to_owned(), shortened(reason.to_string()));
         self.rejects.push(Reject { side: self.side, file, line, kind, reason });
     }
 
@@ -116,13 +127,27 @@ impl Tally {
         self.rejects.iter().filter(|reject| wanted(reject)).take(N_SHOWN).cloned().collect()
     }
 
-    /// A sentence for every source that gave nothing.
+    /// A sentence for every source that gave nothing, and one if rejects are
+    /// not listed.
     pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
         let gave_nothing = |source: &&SourceSummary| source.n_kept + source.n_duplicates == 0;
-        self.sources.iter().filter(gave_nothing).map(|source| {
+        let unlisted = self.has_unlisted.then(|| {
+            format!("only the first {N_LISTED} {} rows that were left out are listed", self.side)
+        });
+        let sources = self.sources.iter().filter(gave_nothing).map(|source| {
             format!("{} `{}` gave no row of {} read", self.side, source.name, source.n_read)
-        })
+        });
+        sources.chain(unlisted)
     }
+}
+
+/// `reason`, cut where it gets too long for a list.
+fn shortened(mut reason: String) -> String {
+    if reason.len() > REASON_BYTES {
+        reason.truncate(reason.floor_char_boundary(REASON_BYTES));
+        reason.push('…');
+    }
+    reason
 }
 
 impl IngestSummary {

@@ -18,6 +18,8 @@ mod faults;
 #[cfg(feature = "torch")]
 mod goldens;
 mod influence;
+// Files made to do harm.
+mod hostile;
 mod ingest;
 // The same command, night after night.
 #[cfg(feature = "torch")]

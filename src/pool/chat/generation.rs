@@ -13,8 +13,10 @@ pub(super) fn rewrite(source: &str, open: &str, close: &str) -> Option<String> {
     let mut found = false;
     let mut rest = source;
     while let Some(start) = rest.find("{%") {
-        let Some(n_bytes) = rest[start..].find("%}") else { break };
-        let tag = &rest[start + 2..start + n_bytes];
+        // Behind the opening: the sign of `{%}` is not that of its end, too.
+        let Some(n_bytes) = rest[start + 2..].find("%}") else { break };
+        let end = start + 2 + n_bytes;
+        let tag = &rest[start + 2..end];
         let (before, word, behind) = split_tag(tag);
         rewritten.push_str(&rest[..start]);
         let written = match word {
@@ -25,10 +27,10 @@ pub(super) fn rewrite(source: &str, open: &str, close: &str) -> Option<String> {
             "endgeneration" => {
                 format!("{{%{before} endwith %}}{{{{ {close} }}}}{{% endif {behind}%}}")
             }
-            _ => rest[start..start + n_bytes + 2].to_owned(),
+            _ => rest[start..end + 2].to_owned(),
         };
         rewritten.push_str(&written);
-        rest = &rest[start + n_bytes + 2..];
+        rest = &rest[end + 2..];
     }
     rewritten.push_str(rest);
     found.then_some(rewritten)
@@ -52,6 +54,15 @@ mod tests {
         assert_eq!(
             rewrite("a {%- generation %} b {%endgeneration -%} c", "x", "y").as_deref(),
             Some("a {%- if true %}{{ x }}{% with %} b {% endwith %}{{ y }}{% endif -%} c")
+        );
+    }
+
+    #[test]
+    fn a_tag_does_not_end_with_the_sign_it_begins_with() {
+        assert_eq!(rewrite("{%}", "x", "y"), None);
+        assert_eq!(
+            rewrite("{%}a%}{% generation %}b", "x", "y").as_deref(),
+            Some("{%}a%}{% if true %}{{ x }}{% with %}b")
         );
     }
 

@@ -31,6 +31,10 @@ pub(super) use template::ChatTemplate;
 use super::Message;
 use super::reject::RejectReason;
 
+/// Most turns of a conversation. Where every turn ends is found by rendering
+/// those up to it, so the time goes with the square.
+const MAX_TURNS: usize = 1024;
+
 /// A conversation as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rendered {
@@ -51,6 +55,9 @@ pub(super) fn render(
 ) -> Result<Rendered, RejectReason> {
     if !messages.iter().any(is_assistant) {
         return Err(RejectReason::NoAssistant);
+    }
+    if messages.len() > MAX_TURNS {
+        return Err(RejectReason::TooManyTurns { n_turns: messages.len(), max_turns: MAX_TURNS });
     }
     let marks = Marks::unused_in(messages).ok_or(RejectReason::Rewritten)?;
     if template.has_generation() {

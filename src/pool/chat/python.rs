@@ -12,6 +12,17 @@ use minijinja::{Environment, Error, ErrorKind, filters};
 /// another gradient, of every row each day.
 const TODAY: Date = jiff::civil::date(2024, 7, 26);
 
+/// What a rendering may cost: this many steps, or 64 bytes of text for each. A
+/// conversation of the largest size takes a tenth. A template that never ends,
+/// or doubles a text until memory does, is stopped within a second.
+const FUEL: u64 = 4_000_000;
+
+/// Blanks before a line that `tojson` writes, a level: its result is paid for
+/// only when it is there.
+const MAX_INDENT: usize = 64;
+/// Longest format of `strftime_now`, whose directives may ask for width.
+const MAX_FORMAT: usize = 256;
+
 /// An environment without templates.
 pub(super) fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
@@ -21,6 +32,7 @@ pub(super) fn environment() -> Environment<'static> {
         .build()
         .expect("the standard delimiters are valid");
     environment.set_syntax(syntax);
+    environment.set_fuel(Some(FUEL));
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
@@ -31,6 +43,9 @@ pub(super) fn environment() -> Environment<'static> {
 /// What `err` says, without where in the template: for errors that a template
 /// raises itself, its own words.
 pub(super) fn message(err: &Error) -> String {
+    if err.kind() == ErrorKind::OutOfFuel {
+        return format!("it does not end within {FUEL} steps");
+    }
     err.detail().map_or_else(|| err.to_string(), str::to_owned)
 }
 
@@ -39,6 +54,10 @@ fn raise_exception(message: String) -> Result<Value, Error> {
 }
 
 fn strftime_now(format: &str) -> Result<String, Error> {
+    if format.len() > MAX_FORMAT {
+        let reason = format!("`strftime_now` takes a format of {MAX_FORMAT} bytes at most");
+        return Err(Error::new(ErrorKind::InvalidOperation, reason));
+    }
     jiff::fmt::strtime::format(format, TODAY)
         .map_err(|err| Error::new(ErrorKind::InvalidOperation, err.to_string()))
 }
@@ -48,6 +67,11 @@ fn strftime_now(format: &str) -> Result<String, Error> {
 fn tojson(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<String, Error> {
     if options.get::<Option<bool>>("ensure_ascii")? == Some(true) {
         let reason = "`tojson(ensure_ascii=True)` is not supported";
+        return Err(Error::new(ErrorKind::InvalidOperation, reason));
+    }
+    let n_blanks = indent.as_ref().or(options.get("indent")?).map(|n| usize::try_from(n.clone()));
+    if n_blanks.is_some_and(|n| n.is_ok_and(|n| n > MAX_INDENT)) {
+        let reason = format!("`tojson` indents by {MAX_INDENT} at most");
         return Err(Error::new(ErrorKind::InvalidOperation, reason));
     }
     let json = filters::tojson(value, indent, options)?.to_string();

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -85,9 +86,7 @@ impl ChatEncoder {
     /// carries loss.
     pub fn encode(&self, messages: &[Message]) -> Result<Encoded, RejectReason> {
         let rendered = chat::render(&self.template, &self.special_tokens, messages)?;
-        let encoding = self
-            .tokenizer
-            .encode(rendered.text.as_str(), false)
+        let encoding = guarded(|| self.tokenizer.encode(rendered.text.as_str(), false))
             .map_err(|err| RejectReason::Tokenizer(err.to_string()))?;
         let mut token_ids = encoding.get_ids().to_vec();
         let mut supervised = label_mask(&encoding, &rendered.supervised);
@@ -127,14 +126,21 @@ fn label_mask(encoding: &Encoding, spans: &[Range<usize>]) -> Vec<bool> {
 fn load_tokenizer(path: &Path) -> Result<Tokenizer, PoolError> {
     let fail = |kind| PoolError::Model { path: path.to_owned(), kind };
     let text = read(path)?.ok_or_else(|| fail(ModelErrorKind::Missing))?;
-    let mut tokenizer =
-        Tokenizer::from_bytes(text).map_err(|err| fail(ModelErrorKind::Tokenizer(err)))?;
-    // A file may ask for both; neither belongs here.
-    tokenizer
-        .with_padding(None)
-        .with_truncation(None)
-        .map_err(|err| fail(ModelErrorKind::Tokenizer(err)))?;
-    Ok(tokenizer)
+    let load = || {
+        let mut tokenizer = Tokenizer::from_bytes(text)?;
+        // A file may ask for both; neither belongs here.
+        tokenizer.with_padding(None).with_truncation(None)?;
+        Ok(tokenizer)
+    };
+    guarded(load).map_err(|err| fail(ModelErrorKind::Tokenizer(err)))
+}
+
+/// Runs `work` with a tokenizer from elsewhere. The tokenizers library answers
+/// some files, and some texts under a damaged one, with a panic; a file must
+/// not be able to end the program.
+fn guarded<T>(work: impl FnOnce() -> tokenizers::Result<T>) -> tokenizers::Result<T> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err("its parts contradict each other".into()))
 }
 
 fn load_template(model_dir: &Path) -> Result<ChatTemplate, PoolError> {

@@ -1,11 +1,13 @@
 //! JSON: a row a line, or an array of rows.
 
+use std::cell::Cell;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
 
 use serde::de::{Deserializer as _, Error as _, SeqAccess, Visitor};
 use serde_json::Value;
 
+use super::limit::{ROW_BYTES, Rationed};
 use super::{Visit, columns};
 use crate::pool::PoolError;
 use crate::pool::error::InputErrorKind;
@@ -67,11 +69,18 @@ fn lines(
     let mut line = Vec::new();
     for number in n_lines_before + 1.. {
         line.clear();
-        let n_bytes = reader
-            .read_until(b'\n', &mut line)
-            .map_err(|err| file.fail(InputErrorKind::Read(err)))?;
+        let fail = |err| file.fail(InputErrorKind::Read(err));
+        let n_bytes =
+            reader.by_ref().take(ROW_BYTES + 1).read_until(b'\n', &mut line).map_err(fail)?;
         if n_bytes == 0 {
             break;
+        }
+        if n_bytes as u64 > ROW_BYTES {
+            if !line.ends_with(b"\n") {
+                reader.skip_until(b'\n').map_err(fail)?;
+            }
+            visit(number, Err(RejectReason::TooLarge { max_bytes: ROW_BYTES }))?;
+            continue;
         }
         if line.trim_ascii_end().is_empty() {
             continue;
@@ -90,9 +99,10 @@ fn within_a_line(err: &serde_json::Error) -> String {
 }
 
 fn array(file: &InputFile, reader: impl Read, visit: &mut Visit<'_>) -> Result<(), PoolError> {
-    let mut deserializer = serde_json::Deserializer::from_reader(reader);
+    let left = Cell::new(ROW_BYTES);
+    let mut deserializer = serde_json::Deserializer::from_reader(Rationed::new(reader, &left));
     let mut stopped = None;
-    let rows = Rows { visit, stopped: &mut stopped };
+    let rows = Rows { visit, left: &left, stopped: &mut stopped };
     let read = deserializer.deserialize_seq(rows).and_then(|()| deserializer.end());
     match (stopped, read) {
         (Some(err), _) => Err(err),
@@ -105,6 +115,7 @@ fn array(file: &InputFile, reader: impl Read, visit: &mut Visit<'_>) -> Result<(
 /// up in `stopped`, for serde has no place for it.
 struct Rows<'a, 'v> {
     visit: &'a mut Visit<'v>,
+    left: &'a Cell<u64>,
     stopped: &'a mut Option<PoolError>,
 }
 
@@ -119,6 +130,7 @@ impl<'de> Visitor<'de> for Rows<'_, '_> {
         let mut number = 0;
         while let Some(value) = rows.next_element::<Value>()? {
             number += 1;
+            self.left.set(ROW_BYTES);
             if let Err(err) = (self.visit)(number, columns(value)) {
                 *self.stopped = Some(err);
                 return Err(A::Error::custom("stopped by the visitor"));

@@ -4,14 +4,16 @@
 //! whole. A row that is broken by itself (a line that is no JSON, an element
 //! that is no object) is pushed as its [`RejectReason`]; a file that cannot be
 //! followed to its next row (a cut archive, a syntax error inside an array) is
-//! an error.
+//! an error. So is one that asks for more than rows can be worth (`limit`).
 
 mod json;
+mod limit;
 mod parquet;
 
 use std::cell::Cell;
 use std::io::{self, Read};
 
+use limit::Proportionate;
 use serde_json::{Map, Value};
 
 use super::PoolError;
@@ -50,10 +52,16 @@ fn unpack<'a>(
     let packed = Counting { reader: file.open()?, n_consumed };
     Ok(match file.packing {
         Packing::Plain => Box::new(packed),
-        Packing::Gzip => Box::new(flate2::read::MultiGzDecoder::new(packed)),
-        Packing::Zstd => Box::new(
-            zstd::Decoder::new(packed).map_err(|err| file.fail(InputErrorKind::Read(err)))?,
-        ),
+        Packing::Gzip => {
+            let unpacked = flate2::read::MultiGzDecoder::new(packed);
+            Box::new(Proportionate::new(unpacked, n_consumed))
+        }
+        Packing::Zstd => {
+            // Its window, and so its memory, is 128 MiB at most.
+            let unpacked =
+                zstd::Decoder::new(packed).map_err(|err| file.fail(InputErrorKind::Read(err)))?;
+            Box::new(Proportionate::new(unpacked, n_consumed))
+        }
     })
 }
 

@@ -14,6 +14,7 @@ use serde_json::{Map, Value};
 use super::{Visit, unpack};
 use crate::pool::PoolError;
 use crate::pool::error::InputErrorKind;
+use crate::pool::footer::check_levels;
 use crate::pool::guard::guarded;
 use crate::pool::source::InputFile;
 
@@ -59,6 +60,7 @@ type Rows = Vec<Map<String, Value>>;
 fn open(
     file: impl ChunkReader + 'static,
 ) -> Result<impl Iterator<Item = Result<Rows, ParquetError>>, ParquetError> {
+    check_levels(&file)?;
     let batches =
         ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS).build()?;
     Ok(batches.map(|batch| rows(&batch?)))

@@ -17,6 +17,7 @@ use parquet::file::reader::ChunkReader;
 use super::{Example, ExampleId, Message, Record, TableRow, schema};
 use crate::pool::PoolError;
 use crate::pool::error::TableErrorKind;
+use crate::pool::footer::check_levels;
 use crate::pool::guard::guarded;
 
 /// A canonical table, its row heads in memory, the rest read on demand.
@@ -42,6 +43,7 @@ impl ExampleTable {
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
         let file = fs::File::open(path)?.into_parts().0;
         let (metadata, rows) = guarded(|| {
+            check_levels(&file)?;
             let metadata = ArrowReaderMetadata::load(&file, options)?;
             let rows = read_heads(file, &metadata)?;
             Ok((metadata, rows))

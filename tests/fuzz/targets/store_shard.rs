@@ -1,0 +1,41 @@
+//! A shard of stored gradients. An even first byte: the rest is the data file,
+//! under a marker that vouches for it. An odd one: the rest is the marker.
+#![no_main]
+
+use less_select::gradient::direction::GradientKind;
+use less_select::influence::index::TargetIndex;
+use less_select::store::gradient_store::GradientStore;
+use less_select_fuzz as fuzz;
+use serde_json::json;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
+    fuzz::let_panics_be_caught();
+    let Some((&kind, bytes)) = bytes.split_first() else { return };
+    let dir = fuzz::path("store");
+    for name in ["shard-00000", "epoch-1", "epoch-1-rows"] {
+        let data: &[u8] = if kind & 1 == 0 { bytes } else { &[] };
+        fuzz::file(&format!("store/{name}.arrow"), data);
+        let marker = json!({
+            "blake3": blake3::hash(data).to_hex().to_string(),
+            "bytes": data.len(),
+            "file": format!("{name}.arrow"),
+            "fingerprint": "",
+            "rows": kind >> 1,
+        });
+        let marker = if kind & 1 == 0 { marker.to_string().into_bytes() } else { bytes.to_vec() };
+        fuzz::file(&format!("store/{name}.json"), &marker);
+    }
+    let _ = TargetIndex::open(&dir, "epoch-1");
+    let Ok(store) = GradientStore::open(&dir) else { return };
+    for shard in store.shards() {
+        let n_rows = shard.n_rows();
+        assert_eq!((shard.loss().len(), shard.n_supervised().len()), (n_rows, n_rows));
+        let _ = (0..n_rows).filter_map(|row| shard.flag(row)).count();
+        for kind in [GradientKind::AdamV, GradientKind::Sgd] {
+            if let Some(rows) = shard.kind(kind) {
+                assert_eq!(rows.norms.len(), n_rows);
+                let _ = rows.unit.decode(0..n_rows.min(4));
+            }
+        }
+    }
+});

@@ -1,0 +1,68 @@
+//! Shards that carry the checksum of what they are, but are no shards.
+
+use std::path::Path;
+
+use fs_err as fs;
+use less_select::gradient::direction::GradientKind;
+use less_select::pool::ExampleId;
+use less_select::store::shard::{KindRows, Shard, ShardRows, StoreHeader, shard_path, write_shard};
+use less_select::store::{FORMAT, Split, StoreDtype};
+use serde_json::Value;
+
+fn write(dir: &Path) {
+    const PROJ_DIM: usize = 64;
+    let header = StoreHeader {
+        checkpoint: "epoch-1".to_owned(),
+        dtype: StoreDtype::I4,
+        format: FORMAT,
+        gradient: "gradient".to_owned(),
+        kinds: vec![GradientKind::Sgd],
+        layout: "layout".to_owned(),
+        n_shards: 1,
+        proj_dim: PROJ_DIM,
+        projection: "projection".to_owned(),
+        split: Split::Pool,
+    };
+    let rows = ShardRows {
+        ids: vec![ExampleId([1; 16]), ExampleId([2; 16])],
+        kinds: vec![KindRows { unit: vec![0.125; 2 * PROJ_DIM], norms: vec![1.0, 2.0] }],
+        loss: vec![0.5, 1.5],
+        n_supervised: vec![3, 4],
+        flags: vec![None, None],
+    };
+    write_shard(dir, 0, &header, "made from", rows).unwrap();
+}
+
+/// Reads all there is; that is, looks for a panic.
+fn read(dir: &Path) {
+    let Ok(shard) = Shard::open(dir, 0) else { return };
+    let n_rows = shard.n_rows();
+    assert_eq!((shard.loss().len(), shard.n_supervised().len()), (n_rows, n_rows));
+    assert_eq!(shard.ids().count(), n_rows);
+    let _ = (0..n_rows).filter_map(|row| shard.flag(row)).count();
+    if let Some(rows) = shard.kind(GradientKind::Sgd) {
+        assert_eq!(rows.norms.len(), n_rows);
+        let _ = rows.unit.decode(0..n_rows);
+    }
+}
+
+#[test]
+fn a_shard_changed_together_with_its_marker_is_an_error_or_a_shard() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path());
+    let path = shard_path(dir.path(), 0);
+    let whole = fs::read(&path).unwrap();
+    let marker = path.with_extension("json");
+    let good: Value = serde_json::from_slice(&fs::read(&marker).unwrap()).unwrap();
+    for place in 0..whole.len() {
+        for byte in [0x7f, 0xff] {
+            let mut changed = whole.clone();
+            changed[place] = byte;
+            fs::write(&path, &changed).unwrap();
+            let mut vouching = good.clone();
+            vouching["blake3"] = blake3::hash(&changed).to_hex().to_string().into();
+            fs::write(&marker, vouching.to_string()).unwrap();
+            read(dir.path());
+        }
+    }
+}
