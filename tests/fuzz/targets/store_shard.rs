@@ -8,18 +8,23 @@ use less_select::store::gradient_store::GradientStore;
 use less_select_fuzz as fuzz;
 use serde_json::json;
 
+/// A list of the one shard.
+const LIST: &[u8] =
+    br#"{"folder": "", "made_for": "", "shards": [{"fingerprint": "a", "rows": []}]}"#;
+
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     fuzz::let_panics_be_caught();
     let Some((&kind, bytes)) = bytes.split_first() else { return };
     let dir = fuzz::path("store");
-    for name in ["shard-00000", "epoch-1", "epoch-1-rows"] {
+    fuzz::file("store/shards.json", LIST);
+    for name in ["shard-a", "epoch-1", "epoch-1-rows"] {
         let data: &[u8] = if kind & 1 == 0 { bytes } else { &[] };
         fuzz::file(&format!("store/{name}.arrow"), data);
         let marker = json!({
             "blake3": blake3::hash(data).to_hex().to_string(),
             "bytes": data.len(),
             "file": format!("{name}.arrow"),
-            "fingerprint": "",
+            "fingerprint": "a",
             "rows": kind >> 1,
         });
         let marker = if kind & 1 == 0 { marker.to_string().into_bytes() } else { bytes.to_vec() };

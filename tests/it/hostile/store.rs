@@ -18,7 +18,6 @@ fn write(dir: &Path) {
         gradient: "gradient".to_owned(),
         kinds: vec![GradientKind::Sgd],
         layout: "layout".to_owned(),
-        n_shards: 1,
         proj_dim: PROJ_DIM,
         projection: "projection".to_owned(),
         split: Split::Pool,
@@ -30,12 +29,12 @@ fn write(dir: &Path) {
         n_supervised: vec![3, 4],
         flags: vec![None, None],
     };
-    write_shard(dir, 0, &header, "made from", rows).unwrap();
+    write_shard(dir, &header, "a", rows).unwrap();
 }
 
 /// Reads all there is; that is, looks for a panic.
 fn read(dir: &Path) {
-    let Ok(shard) = Shard::open(dir, 0) else { return };
+    let Ok(shard) = Shard::open(&shard_path(dir, "a")) else { return };
     let n_rows = shard.n_rows();
     assert_eq!((shard.loss().len(), shard.n_supervised().len()), (n_rows, n_rows));
     assert_eq!(shard.ids().count(), n_rows);
@@ -50,7 +49,7 @@ fn read(dir: &Path) {
 fn a_shard_changed_together_with_its_marker_is_an_error_or_a_shard() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path());
-    let path = shard_path(dir.path(), 0);
+    let path = shard_path(dir.path(), "a");
     let whole = fs::read(&path).unwrap();
     let marker = path.with_extension("json");
     let good: Value = serde_json::from_slice(&fs::read(&marker).unwrap()).unwrap();
