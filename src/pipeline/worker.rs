@@ -97,7 +97,7 @@ const KERNEL_CACHES: [(&str, &str); 2] =
     [("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32"), ("LRU_CACHE_CAPACITY", "32")];
 
 /// Where the C library's allocator keeps what. What a layer needs only for a
-/// moment would leave holes between what is kept of all layers: in f32 a fifth
+/// moment would leave holes between what is kept of all layers: in f32 a sixth
 /// more memory. From 4 MiB on, tensors get pages of their own; the top of the heap
 /// is kept up to 64 MiB, for pages given back and taken again cost time.
 const ALLOCATOR: [(&str, &str); 2] =
