@@ -336,7 +336,7 @@ mod torch {
         fn exit_code(&self) -> u8 {
             match self {
                 Self::Measure { .. } => ExitCode::BadData as u8,
-                Self::Backward { source, .. } => source.exit_code(),
+                Self::Prepare { source, .. } | Self::Backward { source, .. } => source.exit_code(),
                 Self::Pool(err) => err.exit_code(),
                 Self::Store(err) => err.exit_code(),
                 Self::Threads(_) => ExitCode::Temporary as u8,

@@ -99,6 +99,14 @@ pub enum CollectError<E: std::error::Error + 'static> {
         /// What is missing.
         source: MeasureError,
     },
+    /// The device did not take what gradients are measured with.
+    #[error("failed to put the projection of `{checkpoint}` on the model's device")]
+    Prepare {
+        /// The checkpoint.
+        checkpoint: String,
+        /// The model's error.
+        source: E,
+    },
     /// The model failed on a batch.
     #[error("failed to differentiate {rows} of the {split} at `{checkpoint}`")]
     Backward {

@@ -1,27 +1,16 @@
 //! Per-example LoRA gradients, layer by layer.
 //!
-//! The graph is cut at every layer's input. From the top, each layer is
-//! differentiated by its input and by the outputs y of its modules with an
-//! adapter, and is then dropped, so one layer's LoRA gradients are in memory at
-//! a time. They follow from y's gradient δ and the module's input x, for every
-//! example by itself: with s = alpha / rank, summed over the positions of *one*
-//! example,
-//!
-//! ```text
-//! y = x·Wᵀ + s·x·Aᵀ·Bᵀ        ∇B = s·δᵀ·(x·Aᵀ)        ∇A = s·(δ·B)ᵀ·x
-//! ```
-//!
-//! which are two batched matrix products a parameter. No leaf is copied for an
-//! example, and no gradient of a frozen weight is computed. In f32 the adapter
-//! is merged into W, so that it costs nothing in between.
+//! From the top, each layer is differentiated by hand ([`layer`](super::layer))
+//! and is then dropped, so one layer's LoRA gradients are in memory at a time,
+//! every example's own ([`adapted`](super::adapted)).
 
 use tch::{Kind, Tensor};
 
+use super::adapted::Sink;
+use super::layer::{Layers, Tape};
 use super::layout::ParamLayout;
 use super::{ExampleLoss, PerExampleGradients};
-use crate::model::attention::{Rope, Sites, SomeSites};
 use crate::model::batch::Batch;
-use crate::model::modules::LinearModule;
 use crate::model::{LoraDecoder, ModelError, memory};
 use crate::pool::Example;
 
@@ -66,29 +55,25 @@ impl LoraDecoder {
     pub(crate) fn backward_tensors(
         &self,
         batch: &Batch,
-        sink: &mut dyn FnMut(usize, Tensor) -> Result<(), ModelError>,
+        sink: &mut Sink<'_>,
     ) -> Result<Vec<ExampleLoss>, ModelError> {
-        let rope = Rope::new(self.config(), batch.token_ids.size()[1], &self.decoder.embeddings);
-        let last = SomeSites::new(&rope, batch.sites.shallow_clone(), batch.token_ids.size()[1]);
-        let pass = Pass { model: self, rope: &rope, last: &last };
+        let pass = Layers::new(self, batch);
         let mut hidden = self.decoder.embed(&batch.token_ids);
         let mut layers = Vec::new();
         for layer in 0..self.config().n_layers {
-            let layer = if self.recompute {
-                Recorded::Input(layer, hidden.shallow_clone())
+            let input = hidden.shallow_clone();
+            let (output, tape) = pass.record(layer, hidden);
+            hidden = output;
+            layers.push(if self.recompute {
+                Recorded::Input(layer, input)
             } else {
-                Recorded::Tape(pass.record(layer, &hidden))
-            };
-            hidden = match &layer {
-                Recorded::Input(layer, input) => tch::no_grad(|| pass.output(*layer, input)),
-                Recorded::Tape(tape) => tape.output.detach(),
-            };
-            layers.push(layer);
+                Recorded::Tape(tape)
+            });
         }
         let (losses, mut gradient) = self.label_gradients(batch, &hidden)?;
         while let Some(layer) = layers.pop() {
             let tape = match layer {
-                Recorded::Input(layer, input) => pass.record(layer, &input),
+                Recorded::Input(layer, input) => pass.record(layer, input).1,
                 Recorded::Tape(tape) => tape,
             };
             gradient = pass.differentiate(tape, &gradient, sink)?;
@@ -121,91 +106,12 @@ impl LoraDecoder {
     }
 }
 
-/// The layers of a model at work on one batch.
-struct Pass<'a> {
-    model: &'a LoraDecoder,
-    rope: &'a Rope,
-    /// Where the last layer's output is wanted.
-    last: &'a SomeSites<'a>,
-}
-
 /// What is kept of a layer until its backward pass.
 enum Recorded {
     /// The layer's number and input: the rest is computed once more.
     Input(usize, Tensor),
     /// All of it.
     Tape(Tape),
-}
-
-/// One layer's forward pass, with what its backward pass needs.
-struct Tape {
-    layer: usize,
-    input: Tensor,
-    taps: Vec<Tap>,
-    output: Tensor,
-}
-
-/// A module with an adapter, at work.
-struct Tap {
-    module: LinearModule,
-    /// Where its A stands in the layout, B behind it.
-    first: usize,
-    /// x, `[n_examples, n, d_in]`.
-    input: Tensor,
-    /// y, `[n_examples, n, d_out]`.
-    output: Tensor,
-}
-
-impl Pass<'_> {
-    fn sites(&self, layer: usize) -> Sites<'_> {
-        let is_last = layer + 1 == self.model.config().n_layers;
-        if is_last { Sites::Some(self.last) } else { Sites::All(self.rope) }
-    }
-
-    /// A layer's output alone.
-    fn output(&self, layer: usize, hidden: &Tensor) -> Tensor {
-        let mut linear = |module, x: &Tensor| self.model.forward(layer, module, x);
-        self.model.decoder.layer(layer, hidden, &self.sites(layer), &mut linear)
-    }
-
-    fn record(&self, layer: usize, hidden: &Tensor) -> Tape {
-        let input = hidden.detach().set_requires_grad(true);
-        let mut taps = Vec::new();
-        let output =
-            self.model.decoder.layer(layer, &input, &self.sites(layer), &mut |module, x| {
-                let output = self.model.forward(layer, module, x);
-                if let Some(first) = self.model.adapter.first(layer, module) {
-                    let (input, output) = (x.detach(), output.shallow_clone());
-                    taps.push(Tap { module, first, input, output });
-                }
-                output
-            });
-        Tape { layer, input, taps, output }
-    }
-
-    /// From the gradient by a layer's output to that by its input; the adapters'
-    /// gradients go to `sink`.
-    fn differentiate(
-        &self,
-        tape: Tape,
-        gradient: &Tensor,
-        sink: &mut dyn FnMut(usize, Tensor) -> Result<(), ModelError>,
-    ) -> Result<Tensor, ModelError> {
-        let Tape { layer, input, taps, output } = tape;
-        // The vector-Jacobian product: libtorch's call with a vector is not in tch.
-        let product = (output * gradient).sum(Kind::Float);
-        let mut by = vec![input];
-        by.extend(taps.iter().map(|tap| tap.output.shallow_clone()));
-        let mut gradients = Tensor::f_run_backward(&[product], &by, false, false)?;
-        for (tap, delta) in taps.iter().zip(gradients.drain(1..)) {
-            let (a, b) = self.model.adapter_of(layer, tap.module);
-            let delta = delta * self.model.adapter.scale;
-            sink(tap.first, delta.matmul(&b).transpose(1, 2).matmul(&tap.input))?;
-            let inner = tap.input.matmul(&a.transpose(0, 1));
-            sink(tap.first + 1, delta.transpose(1, 2).matmul(&inner))?;
-        }
-        Ok(gradients.swap_remove(0))
-    }
 }
 
 /// One over the number of supervised tokens of each token's example.
@@ -235,6 +141,7 @@ pub(super) mod tests {
     use crate::compute::{ComputeSettings, Dtype};
     use crate::model::flat;
     use crate::model::lora::LoraLeaves;
+    use crate::model::modules::LinearModule;
     use crate::pool::ExampleId;
 
     pub(in crate::gradient) fn example(token_ids: &[u32], supervised: &[bool]) -> Example {

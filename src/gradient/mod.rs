@@ -8,9 +8,15 @@
 //! differentiated and measured ([`measure`]: [`direction`], then projection),
 //! on the host ([`on_host`]) or where the model is.
 
+#[cfg(feature = "torch")]
+mod adapted;
+#[cfg(feature = "torch")]
+mod attention;
 pub mod collect;
 pub mod direction;
 pub mod independence;
+#[cfg(feature = "torch")]
+mod layer;
 pub mod layout;
 pub mod linear;
 #[cfg(feature = "torch")]

@@ -37,7 +37,11 @@ pub(crate) fn collect_lora(
         return Ok(collect(model, source, measure, dir, settings, observer)?);
     }
     settings.check(measure)?;
-    let Some(mut batches) = OnDevice::new(model, measure) else {
+    let batches = OnDevice::new(model, measure).map_err(|source| CollectError::Prepare {
+        checkpoint: settings.header.checkpoint.clone(),
+        source,
+    })?;
+    let Some(mut batches) = batches else {
         return Ok(collect(model, source, measure, dir, settings, observer)?);
     };
     let threads = settings.thread_pool().map_err(CollectError::from)?;
@@ -56,7 +60,18 @@ pub(super) struct OnDevice<'a> {
 impl<'a> OnDevice<'a> {
     /// Puts tables on `model`'s device; `None` where the projection is not one
     /// that is computed there.
-    pub(super) fn new(model: &'a LoraDecoder, measure: Measure<'a>) -> Option<Self> {
+    pub(super) fn new(
+        model: &'a LoraDecoder,
+        measure: Measure<'a>,
+    ) -> Result<Option<Self>, ModelError> {
+        let Some(params) = memory::guarded(|| Ok(Self::tables(model, measure)))? else {
+            return Ok(None);
+        };
+        let proj_dim = measure.projection.proj_dim();
+        Ok(Some(Self { model, kinds: measure.kinds, proj_dim, params }))
+    }
+
+    fn tables(model: &LoraDecoder, measure: Measure<'_>) -> Option<Vec<ParamTables>> {
         let tables = |(param_idx, param): (usize, &Param)| {
             let buckets = measure.projection.signed_buckets(param_idx)?;
             let moments =
@@ -66,9 +81,7 @@ impl<'a> OnDevice<'a> {
                 moments: moments.map(|moments| DeviceMoments::new(moments, param, model.device())),
             })
         };
-        let params = measure.projection.layout().params().iter().enumerate().map(tables);
-        let proj_dim = measure.projection.proj_dim();
-        Some(Self { model, kinds: measure.kinds, proj_dim, params: params.collect::<Option<_>>()? })
+        measure.projection.layout().params().iter().enumerate().map(tables).collect()
     }
 }
 
@@ -262,7 +275,7 @@ mod tests {
             exp_avg_sq: (0..grad_dim).map(|at| 1e-4 * (1 + at % 13) as f32).collect(),
         };
         let measure = Measure { kinds: &KINDS, moments: Some(&moments), projection: &projection };
-        let there = OnDevice::new(&model, measure).unwrap().measure(&batch).unwrap();
+        let there = OnDevice::new(&model, measure).unwrap().unwrap().measure(&batch).unwrap();
         let threads = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
         let here = OnHost::new(&mut model, measure, &threads).measure(&batch).unwrap();
         assert_eq!(there.is_nonzero, here.is_nonzero);

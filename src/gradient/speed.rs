@@ -83,7 +83,8 @@ fn run(
 ) -> Result<(), ModelError> {
     const KINDS: [GradientKind; 1] = [GradientKind::Sgd];
     let measure = projection.map(|projection| Measure { kinds: &KINDS, moments: None, projection });
-    match measure.and_then(|measure| OnDevice::new(model, measure)) {
+    let there = measure.map(|measure| OnDevice::new(model, measure)).transpose()?.flatten();
+    match there {
         Some(mut there) => there.measure(batch).map(drop),
         None => model.backward(batch, &mut |_, _| ()).map(drop),
     }

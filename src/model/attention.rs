@@ -1,5 +1,4 @@
-//! Positions in attention: rotary embedding, and at which positions a layer's
-//! output is wanted.
+//! Positions in attention: rotary embedding.
 
 use tch::{Kind, Tensor};
 
@@ -10,6 +9,7 @@ use super::{DecoderConfig, dim};
 pub(crate) struct Rope {
     /// `[.., n_inputs, head_dim]`, the two halves alike.
     cos: Tensor,
+    /// The same, the first half negative.
     sin: Tensor,
 }
 
@@ -21,12 +21,13 @@ impl Rope {
         let exponents = Tensor::arange_start_step(0, head_dim, 2, options) / head_dim as f64;
         let frequencies = Tensor::pow_scalar(config.rope_theta, &exponents).reciprocal();
         let angles = Tensor::arange(n_inputs, options).outer(&frequencies);
-        let angles = Tensor::cat(&[&angles, &angles], -1);
-        Self { cos: angles.cos().to_kind(like.kind()), sin: angles.sin().to_kind(like.kind()) }
+        let (cos, sin) = (angles.cos(), angles.sin());
+        let table = |halves: [&Tensor; 2]| Tensor::cat(&halves, -1).to_kind(like.kind());
+        Self { cos: table([&cos, &cos]), sin: table([&-&sin, &sin]) }
     }
 
     /// The tables at `positions`, `[n_examples, n]`, for heads of those alone.
-    fn at(&self, positions: &Tensor) -> Self {
+    pub(crate) fn at(&self, positions: &Tensor) -> Self {
         let rows = |table: &Tensor| {
             let rows = table.index_select(0, &positions.flatten(0, 1));
             rows.unflatten(0, positions.size()).unsqueeze(1)
@@ -35,63 +36,23 @@ impl Rope {
     }
 
     /// Turns heads `[n_examples, n_heads, n_inputs, head_dim]` by their positions.
-    fn turn(&self, heads: &Tensor) -> Tensor {
-        let halves = heads.chunk(2, -1);
-        let crossed = Tensor::cat(&[&-&halves[1], &halves[0]], -1);
-        heads * &self.cos + crossed * &self.sin
+    pub(crate) fn turn(&self, heads: &Tensor) -> Tensor {
+        let mut turned = halves_swapped(heads) * &self.sin;
+        turned.addcmul_(heads, &self.cos)
+    }
+
+    /// Turns them back, which is also how gradients go.
+    pub(crate) fn turn_back(&self, heads: &Tensor) -> Tensor {
+        Self { cos: self.cos.shallow_clone(), sin: -&self.sin }.turn(heads)
+    }
+
+    pub(crate) fn shallow_clone(&self) -> Self {
+        Self { cos: self.cos.shallow_clone(), sin: self.sin.shallow_clone() }
     }
 }
 
-/// Where the output of a layer is wanted.
-pub(crate) enum Sites<'a> {
-    /// At every position.
-    All(&'a Rope),
-    /// At some: all that is asked of a last layer is what predicts a label.
-    Some(&'a SomeSites<'a>),
-}
-
-/// Positions of each example at which a layer's output is wanted.
-pub(crate) struct SomeSites<'a> {
-    rope: &'a Rope,
-    own_rope: Rope,
-    /// i64 `[n_examples, n_sites]`.
-    positions: Tensor,
-    /// Which keys a site sees: bool `[n_examples, 1, n_sites, n_inputs]`.
-    mask: Tensor,
-}
-
-impl<'a> SomeSites<'a> {
-    /// Sites `positions`, i64 `[n_examples, n_sites]`, of inputs of length
-    /// `n_inputs`.
-    pub(crate) fn new(rope: &'a Rope, positions: Tensor, n_inputs: i64) -> Self {
-        let keys = Tensor::arange(n_inputs, (Kind::Int64, positions.device()));
-        let mask = keys.less_equal_tensor(&positions.unsqueeze(-1)).unsqueeze(1);
-        Self { rope, own_rope: rope.at(&positions), positions, mask }
-    }
-}
-
-impl Sites<'_> {
-    /// The sites' rows of `x`, `[n_examples, n_inputs, width]`.
-    pub(crate) fn of(&self, x: &Tensor) -> Tensor {
-        match self {
-            Self::All(_) => x.shallow_clone(),
-            Self::Some(sites) => {
-                let width = *x.size().last().expect("hidden states have a width");
-                x.gather(1, &sites.positions.unsqueeze(-1).expand([-1, -1, width], false), false)
-            }
-        }
-    }
-
-    /// Causal attention of queries at the sites, `[n_examples, n_heads,
-    /// n_sites, head_dim]`, to keys and values at every position.
-    pub(crate) fn attend(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
-        let (rope, own_rope, mask) = match self {
-            Self::All(rope) => (*rope, *rope, None),
-            Self::Some(sites) => (sites.rope, &sites.own_rope, Some(&sites.mask)),
-        };
-        let (q, k) = (own_rope.turn(q), rope.turn(k));
-        let is_grouped = k.size()[1] < q.size()[1];
-        let is_causal = mask.is_none();
-        Tensor::scaled_dot_product_attention(&q, &k, v, mask, 0.0, is_causal, None, is_grouped)
-    }
+/// Coordinate i in the place of i + d/2 and the other way round; contiguous.
+fn halves_swapped(heads: &Tensor) -> Tensor {
+    let halves = heads.chunk(2, -1);
+    Tensor::cat(&[&halves[1], &halves[0]], -1)
 }

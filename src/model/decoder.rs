@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::attention::{Rope, Sites};
+use super::attention::Rope;
 use super::batch::Batch;
 use super::lora::LoraLeaves;
 use super::modules::LinearModule;
@@ -43,14 +43,14 @@ impl Decoder {
     pub(crate) fn hidden(&self, token_ids: &Tensor, lora: &LoraLeaves) -> Tensor {
         let rope = Rope::new(&self.config, token_ids.size()[1], &self.embeddings);
         (0..self.layers.len()).fold(self.embed(token_ids), |hidden, layer| {
-            self.layer(layer, &hidden, &Sites::All(&rope), &mut |module, x| {
+            self.layer(layer, &hidden, &rope, &mut |module, x| {
                 lora.adapted(self.linear(layer, module).forward(x), layer, module, x)
             })
         })
     }
 
     /// Layer number `layer`: from hidden states `[n_examples, n_inputs,
-    /// hidden_size]` to the next ones at `sites`.
+    /// hidden_size]` to the next ones.
     ///
     /// `linear` computes a linear module of the layer, adapter included, for an
     /// input `[n_examples, .., d_in]`. It is called once a module.
@@ -58,12 +58,12 @@ impl Decoder {
         &self,
         layer: usize,
         hidden: &Tensor,
-        sites: &Sites<'_>,
+        rope: &Rope,
         linear: &mut dyn FnMut(LinearModule, &Tensor) -> Tensor,
     ) -> Tensor {
         let Layer { input_norm, post_attention_norm, .. } = &self.layers[layer];
-        let attention = self.attention(&self.rms_norm(hidden, input_norm), sites, linear);
-        let hidden = sites.of(hidden) + attention;
+        let attention = self.attention(&self.rms_norm(hidden, input_norm), rope, linear);
+        let hidden = hidden + attention;
         let x = self.rms_norm(&hidden, post_attention_norm);
         let gate = linear(LinearModule::GateProj, &x).silu();
         let up = linear(LinearModule::UpProj, &x);
@@ -73,7 +73,7 @@ impl Decoder {
     fn attention(
         &self,
         x: &Tensor,
-        sites: &Sites<'_>,
+        rope: &Rope,
         linear: &mut dyn FnMut(LinearModule, &Tensor) -> Tensor,
     ) -> Tensor {
         let DecoderConfig { n_heads, n_kv_heads, head_dim, .. } = self.config;
@@ -81,10 +81,14 @@ impl Decoder {
         let mut heads = |module, n_heads, x: &Tensor| {
             linear(module, x).unflatten(-1, [dim(n_heads), dim(head_dim)]).transpose(1, 2)
         };
-        let q = heads(LinearModule::QProj, n_heads, &sites.of(x));
+        let q = heads(LinearModule::QProj, n_heads, x);
         let k = heads(LinearModule::KProj, n_kv_heads, x);
         let v = heads(LinearModule::VProj, n_kv_heads, x);
-        let out = sites.attend(&q, &k, &v);
+        let (q, k) = (rope.turn(&q), rope.turn(&k));
+        let is_grouped = n_kv_heads < n_heads;
+        let out = Tensor::scaled_dot_product_attention::<Tensor>(
+            &q, &k, &v, None, 0.0, true, None, is_grouped,
+        );
         linear(LinearModule::OProj, &out.transpose(1, 2).flatten(2, 3))
     }
 
@@ -122,7 +126,7 @@ impl Decoder {
         self.losses_at(&hidden.index_select(0, &batch.positions), &batch.targets)
     }
 
-    fn rms_norm(&self, x: &Tensor, weight: &Tensor) -> Tensor {
+    pub(crate) fn rms_norm(&self, x: &Tensor, weight: &Tensor) -> Tensor {
         x.rms_norm([weight.size()[0]], Some(weight), self.config.rms_norm_eps)
     }
 }

@@ -186,15 +186,15 @@ impl LoraDecoder {
         (a, b)
     }
 
-    /// A linear module at work, its adapter included: `[.., d_in]` to
-    /// `[.., d_out]`.
-    pub(crate) fn forward(&self, layer: usize, module: LinearModule, x: &Tensor) -> Tensor {
+    /// Whether the adapter is in the weights that [`linear`](Self::linear) gives.
+    pub(crate) fn is_merged(&self) -> bool {
+        !self.merged.is_empty()
+    }
+
+    /// A linear module, the adapter merged if it [is](Self::is_merged).
+    pub(crate) fn linear(&self, layer: usize, module: LinearModule) -> &Linear {
         let merged = self.adapter.first(layer, module).and_then(|a| self.merged.get(a / 2));
-        if let Some(merged) = merged {
-            return merged.forward(x);
-        }
-        let out = self.decoder.linear(layer, module).forward(x);
-        self.adapter.adapted(out, layer, module, x)
+        merged.unwrap_or_else(|| self.decoder.linear(layer, module))
     }
 
     /// The logits behind every token, one `[vocab_size]` row a token.

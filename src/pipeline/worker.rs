@@ -96,6 +96,13 @@ const WAITING: [(&str, &str); 2] = [("OMP_WAIT_POLICY", "passive"), ("GOMP_SPINC
 const KERNEL_CACHES: [(&str, &str); 2] =
     [("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32"), ("LRU_CACHE_CAPACITY", "32")];
 
+/// Where the C library's allocator keeps what. What a layer needs only for a
+/// moment would leave holes between what is kept of all layers: in f32 a sixth
+/// more memory. From 4 MiB on, tensors get pages of their own; the top of the heap
+/// is kept up to 64 MiB, for pages given back and taken again cost time.
+const ALLOCATOR: [(&str, &str); 2] =
+    [("MALLOC_MMAP_THRESHOLD_", "4194304"), ("MALLOC_TRIM_THRESHOLD_", "67108864")];
+
 /// Where libtorch's CUDA library reads how much memory it may take.
 const CUDA_MEMORY: &str = "PYTORCH_CUDA_ALLOC_CONF";
 
@@ -168,7 +175,7 @@ fn attached(program: &Path, config: &Config) -> Command {
     let mut command = Command::new(program);
     let memory = format!("per_process_memory_fraction:{}", config.device_memory);
     let memory = [(CUDA_MEMORY, &*memory)];
-    for (name, value) in WAITING.into_iter().chain(KERNEL_CACHES).chain(memory) {
+    for (name, value) in WAITING.into_iter().chain(KERNEL_CACHES).chain(ALLOCATOR).chain(memory) {
         if std::env::var_os(name).is_none() {
             command.env(name, value);
         }
