@@ -14,6 +14,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
 use super::Similarities;
+use crate::pool::footer::check_levels;
 use crate::pool::guard::guarded;
 
 /// `cascade.parquet` cannot be written, read or believed.
@@ -85,6 +86,7 @@ impl Similarities {
     pub fn read(path: &Path) -> Result<Self, SimilaritiesError> {
         let read = || -> Result<Self, SimilaritiesErrorKind> {
             let file = fs::File::open(path)?.into_parts().0;
+            check_levels(&file)?;
             let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
             if builder.schema().fields() != schema().fields() {
                 return Err(SimilaritiesErrorKind::Columns);

@@ -74,7 +74,7 @@ pub(super) struct Place {
     #[arg(long, global = true)]
     pub(super) json: bool,
 
-    /// Say nothing but warnings, errors and the result
+    /// Say nothing but warnings, errors and where the subset is; quote no rows
     #[arg(long, short, global = true)]
     pub(super) quiet: bool,
 }

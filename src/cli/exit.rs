@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use std::io::{self, Write};
 use std::panic::AssertUnwindSafe;
 use std::process::ExitCode as Exit;
+use std::sync::{Mutex, PoisonError};
 
 use super::exit_code::{ExitCode, HasExitCode};
 use crate::config::ConfigError;
@@ -14,19 +15,26 @@ use crate::pipeline::worker::{Failure, WorkerError};
 use crate::pool::PoolError;
 use crate::stage::Stage;
 
-/// Makes a panic read as what it is.
-pub(super) fn report_panics_as_bugs() {
+/// What the last panic said. Some are caught where they are expected, from a
+/// library that panics on damaged bytes, and are none of the user's business.
+static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
+
+/// Keeps what a panic says, for [`guarded`] to tell if it gets there.
+pub(super) fn listen_to_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        say(&format!(
-            "error: this is a bug in less-select, please report it\n  caused by: {panic}"
-        ));
+        *LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner) = panic.to_string();
     }));
 }
 
-/// Runs `work`, turning a panic into its own exit code.
+/// Runs `work`, making a panic read as what it is and end with its own exit code.
 pub(super) fn guarded(work: impl FnOnce() -> Exit) -> Exit {
-    std::panic::catch_unwind(AssertUnwindSafe(work))
-        .unwrap_or_else(|_| (ExitCode::Bug as u8).into())
+    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
+        let panic = LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner);
+        say(&format!(
+            "error: this is a bug in less-select, please report it\n  caused by: {panic}"
+        ));
+        (ExitCode::Bug as u8).into()
+    })
 }
 
 /// Prints help where it was asked for and usage errors where they belong.

@@ -299,7 +299,9 @@ mod torch {
     impl HasExitCode for WarmupError {
         fn exit_code(&self) -> u8 {
             match self {
-                Self::EmptyPool | Self::NotFinite { .. } => ExitCode::BadData as u8,
+                Self::EmptyPool | Self::NoRate(_) | Self::NotFinite { .. } => {
+                    ExitCode::BadData as u8
+                }
                 Self::Pool(err) => err.exit_code(),
                 Self::Model(err) => err.exit_code(),
                 Self::Checkpoint(err) => err.exit_code(),

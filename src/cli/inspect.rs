@@ -14,6 +14,7 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::influence::index::TargetIndex;
 use crate::pipeline::PipelineError;
 use crate::pipeline::manifest::Manifest;
+use crate::pool::footer::check_levels;
 use crate::run_dir::RunDir;
 use crate::store::shard::Shard;
 use crate::tensor_file::TensorFile;
@@ -80,6 +81,7 @@ fn checkpoint_folder(path: &Path) -> Result<Value, CliError> {
 fn table(path: &Path) -> Result<Value, CliError> {
     let file = fs_err::File::open(path)?.into_parts().0;
     let damaged = |err: &dyn std::fmt::Display| not_ours(path, &err.to_string());
+    check_levels(&file).map_err(|err| damaged(&err))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|err| damaged(&err))?;
     let n_rows = builder.metadata().file_metadata().num_rows();
     let columns: Map<_, _> = builder

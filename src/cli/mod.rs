@@ -46,6 +46,7 @@ struct Context<'a> {
     config: Config,
     run: RunDir,
     observer: &'a dyn Observer,
+    quiet: bool,
     force: Vec<Stage>,
     /// How long to wait for another process to let go of the run.
     wait: Duration,
@@ -53,7 +54,7 @@ struct Context<'a> {
 
 /// Runs the program and returns its exit code.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> std::process::ExitCode {
-    exit::report_panics_as_bugs();
+    exit::listen_to_panics();
     let cli = match Cli::read(args) {
         Ok(cli) => cli,
         Err(usage) => return exit::usage(&usage),
@@ -97,6 +98,7 @@ fn answer(cli: &Cli) -> Result<Answer, CliError> {
         config: settings::resolve(cli)?,
         run: RunDir::new(&cli.place.run),
         observer: &teller,
+        quiet: cli.place.quiet,
         force: cli.work.forced(),
         wait: Duration::from_secs(cli.work.wait.unwrap_or(0)),
     };

@@ -51,9 +51,13 @@ fn as_json(stage: Stage, state: &StageState) -> Value {
     }
 }
 
-/// The end of a run: where the subset is and what is in it.
+/// The end of a run: where the subset is and what is in it. Quietly, no row of it
+/// is quoted, for what is printed may end in a log.
 pub(super) fn result(context: &Context<'_>) -> Result<Answer, CliError> {
-    let text = fs_err::read_to_string(context.run.summary())?;
+    let mut text = fs_err::read_to_string(context.run.summary())?;
+    if context.quiet {
+        text.truncate(text.find("\n\n").map_or(text.len(), |end| end + 1));
+    }
     let json = serde_json::from_slice(&fs_err::read(context.run.report_json())?);
     Ok(Answer::done(text, json.map_err(std::io::Error::from)?))
 }

@@ -126,7 +126,7 @@ impl Observer for Parent {
 
 /// Runs the worker and returns its exit code.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> std::process::ExitCode {
-    exit::report_panics_as_bugs();
+    exit::listen_to_panics();
     let cli = match Cli::try_parse_from(args) {
         Ok(cli) => cli,
         Err(usage) => return exit::usage(&usage),

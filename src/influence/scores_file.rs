@@ -28,6 +28,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
 use super::scores::{ScoreRow, ScoreTable};
+use crate::pool::footer::check_levels;
 use crate::pool::guard::guarded;
 
 /// Rows of a row group.
@@ -101,6 +102,7 @@ impl ScoreTable {
     pub fn read(path: &Path) -> Result<Self, ScoresError> {
         let read = || -> Result<Self, ScoresErrorKind> {
             let file = fs::File::open(path)?.into_parts().0;
+            check_levels(&file)?;
             let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
             let subtasks: Vec<String> = builder
                 .schema()

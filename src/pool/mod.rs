@@ -12,7 +12,7 @@ mod chat;
 mod embedded;
 mod encoder;
 mod error;
-mod footer;
+pub(crate) mod footer;
 pub(crate) mod guard;
 mod ingest;
 mod read;

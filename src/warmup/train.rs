@@ -26,6 +26,9 @@ pub enum WarmupError {
     /// There is nothing to train on.
     #[error("the pool is empty")]
     EmptyPool,
+    /// So few steps that none moves the adapter.
+    #[error("none of its {0} steps has a learning rate: lower `batch-size`, or raise `epochs`")]
+    NoRate(u64),
     /// The pool cannot be read.
     #[error(transparent)]
     Pool(#[from] PoolError),
@@ -104,8 +107,12 @@ pub fn train(
     if examples.is_empty() {
         return Err(WarmupError::EmptyPool);
     }
-    let (dir, keeper) = (output.dir, Keeper::new(output));
     let steps_per_epoch = settings.steps_per_epoch(examples.len());
+    let n_steps = steps_per_epoch * u64::from(settings.epochs);
+    if (0..n_steps).all(|step| settings.rate(step, n_steps) <= 0.0) {
+        return Err(WarmupError::NoRate(n_steps));
+    }
+    let (dir, keeper) = (output.dir, Keeper::new(output));
     let taken_up = keeper.read(model.layout()).filter(|snapshot| {
         let n_epochs = snapshot.state.global_step / steps_per_epoch;
         (1..=n_epochs).all(|epoch| checkpoint::is_checkpoint(&epoch_dir(dir, epoch)))
@@ -119,7 +126,7 @@ pub fn train(
     }
     let mut trainer = Trainer::new(model, settings, batch_tokens, seed);
     let mut state = TrainerState {
-        max_steps: steps_per_epoch * u64::from(settings.epochs),
+        max_steps: n_steps,
         num_train_epochs: u64::from(settings.epochs),
         train_batch_size: Some(settings.batch_size as u64),
         ..TrainerState::default()
