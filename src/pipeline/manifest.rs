@@ -91,18 +91,18 @@ impl Manifest {
         })
     }
 
-    /// Takes a stage off the manifest on disk, before its files are touched.
+    /// Takes a stage's record, `outdated`, off the manifest on disk, before its
+    /// files are touched. A newer one, of another shard worker, stays.
     ///
     /// # Errors
     ///
     /// If the manifest cannot be read or written.
-    pub fn forget(run: &RunDir, stage: Stage) -> io::Result<()> {
-        if Self::read(run)?.stages.contains_key(&stage) {
-            Self::update(run, |manifest| {
+    pub fn forget(run: &RunDir, stage: Stage, outdated: &StageRecord) -> io::Result<()> {
+        Self::update(run, |manifest| {
+            if manifest.stages.get(&stage) == Some(outdated) {
                 manifest.stages.remove(&stage);
-            })?;
-        }
-        Ok(())
+            }
+        })
     }
 
     /// Reads, changes and writes under a lock of its own: several shard

@@ -364,7 +364,9 @@ impl Run<'_> {
             return Ok(None);
         }
         self.verify_inputs(&manifest, &inputs, checksums)?;
-        Manifest::forget(self.dir, stage)?;
+        if let Some(outdated) = manifest.stages.get(&stage) {
+            Manifest::forget(self.dir, stage, outdated)?;
+        }
         self.observer.notify(Event::StageStarted { stage, reason });
         Ok(Some(inputs))
     }
