@@ -6,14 +6,12 @@ use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use less_select::gradient::PerExampleGradients;
 use less_select::gradient::collect::{CollectError, Collected};
 use less_select::gradient::direction::GradientKind;
-use less_select::gradient::layout::ParamLayout;
-use less_select::gradient::linear::{LinearError, LinearModel};
 use less_select::gradient::measure::Measure;
 use less_select::gradient::shard_plan::Part;
-use less_select::gradient::{ExampleLoss, PerExampleGradients};
-use less_select::pool::{Example, ExampleId};
+use less_select::pool::ExampleId;
 use less_select::progress::{Event, Observer, Silent};
 use less_select::projection::ProjectionKind;
 use less_select::store::gradient_store::GradientStore;
@@ -22,6 +20,7 @@ use less_select::store::shard_list::ShardList;
 use less_select::store::{Split, StoreDtype};
 use proptest::prelude::*;
 
+use crate::faulty::{Fault, Faulty, Narrow, TooManyRows};
 use crate::support::committed_shards;
 use crate::toy::{self, Setup, Table};
 
@@ -100,7 +99,7 @@ fn what_is_committed_is_not_computed_again() {
     let dir = tempfile::tempdir().unwrap();
     let first = Setup::default().collect(&table, Split::Pool, 1, dir.path());
     assert_eq!(first, Collected { n_rows, ..Collected::default() });
-    let mut never = Faulty::new([(table.examples[0].id, Fault::Fails)]);
+    let mut never = Faulty::new(1, [(table.examples[0].id, Fault::Fails)]);
     let again = Setup::default()
         .collect_with(&mut never, &table, Split::Pool, 1, dir.path(), &Silent)
         .unwrap();
@@ -157,14 +156,17 @@ fn an_interrupted_collection_keeps_its_shards_and_goes_on_to_the_same_bytes() {
 fn rows_that_must_not_be_ranked_are_flagged_with_the_reason_and_hold_zeros() {
     let table = toy::pool(30, 6);
     let id = |row: usize| table.examples[row].id;
-    let mut model = Faulty::new([
-        (id(0), Fault::Gradient(f32::NAN)),
-        (id(1), Fault::Gradient(f32::INFINITY)),
-        (id(2), Fault::Gradient(0.0)),
-        (id(3), Fault::Loss(f32::NAN)),
-        // Finite, but its length is not.
-        (id(4), Fault::Gradient(f32::MAX)),
-    ]);
+    let mut model = Faulty::new(
+        1,
+        [
+            (id(0), Fault::Gradient(f32::NAN)),
+            (id(1), Fault::Gradient(f32::INFINITY)),
+            (id(2), Fault::Gradient(0.0)),
+            (id(3), Fault::Loss(f32::NAN)),
+            // Finite, but its length is not.
+            (id(4), Fault::Gradient(f32::MAX)),
+        ],
+    );
     let dir = tempfile::tempdir().unwrap();
     let setup = Setup { projection: ProjectionKind::Sjlt, shard_rows: 30, ..Setup::default() };
     let collected =
@@ -194,7 +196,7 @@ fn rows_that_must_not_be_ranked_are_flagged_with_the_reason_and_hold_zeros() {
 #[test]
 fn a_failing_backward_pass_names_the_rows() {
     let table = toy::pool(20, 7);
-    let mut model = Faulty::new([(table.examples[17].id, Fault::Fails)]);
+    let mut model = Faulty::new(1, [(table.examples[17].id, Fault::Fails)]);
     let dir = tempfile::tempdir().unwrap();
     let error = Setup::default()
         .collect_with(&mut model, &table, Split::Target, 2, dir.path(), &Silent)
@@ -289,7 +291,7 @@ fn a_pool_that_grew_costs_its_new_rows() {
     let before = committed_shards(dir.path());
     // A model that fails at every row that is stored already.
     let stored = early.examples.iter().map(|example| (example.id, Fault::Fails));
-    let mut model = Faulty::new(stored);
+    let mut model = Faulty::new(1, stored);
     let setup = Setup::default();
     let collected =
         setup.collect_with(&mut model, &grown, Split::Pool, 1, dir.path(), &Silent).unwrap();
@@ -305,7 +307,7 @@ fn rows_that_left_the_pool_cost_nothing_and_a_shard_of_none_is_dropped() {
     let table = toy::pool(60, 14);
     let dir = tempfile::tempdir().unwrap();
     Setup::default().collect(&table, Split::Pool, 1, dir.path());
-    let mut never = Faulty::new(table.examples.iter().map(|example| (example.id, Fault::Fails)));
+    let mut never = Faulty::new(1, table.examples.iter().map(|example| (example.id, Fault::Fails)));
     // Some rows of the first shard, and all of the last ones.
     let kept = Table { rows: table.rows[5..32].to_vec(), examples: table.examples[5..32].to_vec() };
     let collected = Setup::default()
@@ -359,104 +361,6 @@ proptest! {
         let plain = Setup { kinds, projection, dtype, ..Setup::default() };
         let other = Setup { batch_tokens, n_threads, ..plain.clone() };
         prop_assert!(collected(&plain, &table) == collected(&other, &table));
-    }
-}
-
-/// What goes wrong with an example.
-#[derive(Clone, Copy)]
-enum Fault {
-    /// Every coordinate of its gradient is this.
-    Gradient(f32),
-    /// Its loss is this.
-    Loss(f32),
-    /// Its batch fails.
-    Fails,
-}
-
-/// The closed-form model with faults at some examples.
-struct Faulty {
-    model: LinearModel,
-    faults: BTreeMap<ExampleId, Fault>,
-}
-
-impl Faulty {
-    fn new(faults: impl IntoIterator<Item = (ExampleId, Fault)>) -> Self {
-        Self { model: toy::model(1), faults: faults.into_iter().collect() }
-    }
-}
-
-impl PerExampleGradients for Faulty {
-    type Error = LinearError;
-
-    fn layout(&self) -> &ParamLayout {
-        self.model.layout()
-    }
-
-    fn backward(
-        &mut self,
-        batch: &[&Example],
-        sink: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<Vec<ExampleLoss>, LinearError> {
-        let faults: Vec<_> = batch.iter().map(|example| self.faults.get(&example.id)).collect();
-        if let Some(failing) = faults.iter().position(|fault| matches!(fault, Some(Fault::Fails))) {
-            let id = batch[failing].id;
-            return Err(LinearError { id, token: 99, n_tokens: 12 });
-        }
-        let mut losses = self.model.backward(batch, &mut |param_idx, rows| {
-            let mut rows = rows.to_vec();
-            let len = rows.len() / batch.len();
-            for (row, fault) in rows.chunks_exact_mut(len).zip(&faults) {
-                if let Some(Fault::Gradient(value)) = fault {
-                    row.fill(*value);
-                }
-            }
-            sink(param_idx, &rows);
-        })?;
-        for (loss, fault) in losses.iter_mut().zip(&faults) {
-            if let Some(Fault::Loss(value)) = fault {
-                loss.loss = *value;
-            }
-        }
-        Ok(losses)
-    }
-}
-
-/// The closed-form model with memory for so many rows.
-struct Narrow {
-    model: LinearModel,
-    n_rows: usize,
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("too many rows")]
-struct TooManyRows;
-
-impl Narrow {
-    fn new(n_rows: usize) -> Self {
-        Self { model: toy::model(1), n_rows }
-    }
-}
-
-impl PerExampleGradients for Narrow {
-    type Error = TooManyRows;
-
-    fn layout(&self) -> &ParamLayout {
-        self.model.layout()
-    }
-
-    fn backward(
-        &mut self,
-        batch: &[&Example],
-        sink: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<Vec<ExampleLoss>, TooManyRows> {
-        if batch.len() > self.n_rows {
-            return Err(TooManyRows);
-        }
-        Ok(self.model.backward(batch, sink).unwrap())
-    }
-
-    fn is_out_of_memory(_err: &TooManyRows) -> bool {
-        true
     }
 }
 

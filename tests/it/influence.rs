@@ -1,9 +1,6 @@
 //! Index and scores: the slow LESS, whatever the shards, threads and order.
 
 use less_select::gradient::direction::GradientKind;
-use less_select::gradient::layout::ParamLayout;
-use less_select::gradient::linear::{LinearError, LinearModel};
-use less_select::gradient::{ExampleLoss, PerExampleGradients};
 use less_select::influence::index::{Subtask, TargetIndex};
 use less_select::influence::score::{ScoreSettings, ScoredCheckpoint, score};
 use less_select::influence::scores::{ScoreRow, ScoreTable};
@@ -16,6 +13,7 @@ use less_select::store::{Split, StoreDtype};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
+use crate::faulty::{Fault, Faulty};
 use crate::slow_less;
 use crate::toy::{self, Setup, Table};
 
@@ -300,7 +298,7 @@ fn flagged_target_rows_are_left_out_and_counted() {
     };
     let build = |silenced: &[ExampleId]| {
         let dir = tempfile::tempdir().unwrap();
-        let mut model = Silenced { model: toy::model(1), ids: silenced.to_vec() };
+        let mut model = Faulty::new(1, silenced.iter().map(|id| (*id, Fault::Gradient(0.0))));
         Setup::default()
             .collect_with(&mut model, &target, Split::Target, 1, dir.path(), &Silent)
             .unwrap();
@@ -322,7 +320,7 @@ fn flagged_pool_rows_have_no_score() {
     let mut world = World::new(&Setup::default(), &pool, &target, 2);
     let flagged = pool.rows[5].id;
     let dir = tempfile::tempdir().unwrap();
-    let mut model = Silenced { model: toy::model(2), ids: vec![flagged] };
+    let mut model = Faulty::new(2, [(flagged, Fault::Gradient(0.0))]);
     Setup::default().collect_with(&mut model, &pool, Split::Pool, 2, dir.path(), &Silent).unwrap();
     world.pools[1] = GradientStore::open(dir.path()).unwrap();
     let found = world.score(&pool, PLAIN);
@@ -474,65 +472,11 @@ proptest! {
         let mut world = World::new(&setup, &pool, &target, 1);
         let expected = world.score_as(&pool, GradientKind::Sgd, Aggregation::MeanOfCosines);
         let dir = tempfile::tempdir().unwrap();
-        let mut model = Scaled { model: toy::model(1), factor: 2f32.powi(exponent) };
+        let times = Fault::Times(2f32.powi(exponent));
+        let mut model = Faulty::new(1, pool.rows.iter().map(|row| (row.id, times)));
         setup.collect_with(&mut model, &pool, Split::Pool, 1, dir.path(), &Silent).unwrap();
         world.pools[0] = GradientStore::open(dir.path()).unwrap();
         let found = world.score_as(&pool, GradientKind::Sgd, Aggregation::MeanOfCosines);
         prop_assert_eq!(bits(&found), bits(&expected));
-    }
-}
-
-/// The closed-form model with some examples' gradients set to zero.
-struct Silenced {
-    model: LinearModel,
-    ids: Vec<ExampleId>,
-}
-
-impl PerExampleGradients for Silenced {
-    type Error = LinearError;
-
-    fn layout(&self) -> &ParamLayout {
-        self.model.layout()
-    }
-
-    fn backward(
-        &mut self,
-        batch: &[&Example],
-        sink: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<Vec<ExampleLoss>, LinearError> {
-        self.model.backward(batch, &mut |param_idx, rows| {
-            let mut rows = rows.to_vec();
-            let len = rows.len() / batch.len();
-            for (row, example) in rows.chunks_exact_mut(len).zip(batch) {
-                if self.ids.contains(&example.id) {
-                    row.fill(0.0);
-                }
-            }
-            sink(param_idx, &rows);
-        })
-    }
-}
-
-/// The closed-form model with its gradients multiplied.
-struct Scaled {
-    model: LinearModel,
-    factor: f32,
-}
-
-impl PerExampleGradients for Scaled {
-    type Error = LinearError;
-
-    fn layout(&self) -> &ParamLayout {
-        self.model.layout()
-    }
-
-    fn backward(
-        &mut self,
-        batch: &[&Example],
-        sink: &mut dyn FnMut(usize, &[f32]),
-    ) -> Result<Vec<ExampleLoss>, LinearError> {
-        self.model.backward(batch, &mut |param_idx, rows| {
-            sink(param_idx, &rows.iter().map(|value| value * self.factor).collect::<Vec<_>>());
-        })
     }
 }

@@ -15,6 +15,7 @@ mod export;
 // Killed processes, full disks and failing files.
 #[cfg(all(feature = "torch", target_os = "linux"))]
 mod faults;
+mod faulty;
 #[cfg(feature = "torch")]
 mod goldens;
 mod influence;
