@@ -280,17 +280,16 @@ impl<'a> Work<'a> {
         &self,
         listed: &ListedShard,
     ) -> Result<(Vec<&'a TableRow>, Vec<Example>), CollectError<E>> {
-        let positions = listed.positions();
-        let heads: Option<Vec<_>> =
-            positions.iter().map(|at| self.source.rows().get(*at)).collect();
-        let is_of = |heads: &Vec<&TableRow>| {
-            let ids = heads.iter().map(|head| head.id);
+        let rows = self.source.rows();
+        let is_of = |positions: &Vec<usize>| {
+            let ids = positions.iter().map(|at| rows[*at].id);
             shard_fingerprint(&self.settings.header, ids) == listed.fingerprint
         };
-        let Some(heads) = heads.filter(is_of) else {
+        let Some(positions) = listed.positions(rows.len()).filter(is_of) else {
             let kind = StoreErrorKind::Layout("lists a shard that is not of this table");
             return Err(kind.at(&ShardList::path(self.dir)).into());
         };
+        let heads = positions.iter().map(|at| &rows[*at]).collect();
         Ok((heads, self.source.examples_at(&positions)?))
     }
 

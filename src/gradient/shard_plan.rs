@@ -143,9 +143,9 @@ fn can_be_completed(
 ) -> Result<bool, StoreError> {
     let folder = list.folder(dir);
     for shard in &list.shards {
-        let heads: Option<Vec<_>> = shard.positions().into_iter().map(|at| rows.get(at)).collect();
-        let can_be_computed = heads.is_some_and(|heads| {
-            shard_fingerprint(header, heads.iter().map(|head| head.id)) == shard.fingerprint
+        let can_be_computed = shard.positions(rows.len()).is_some_and(|positions| {
+            let ids = positions.into_iter().map(|at| rows[at].id);
+            shard_fingerprint(header, ids) == shard.fingerprint
         });
         if !can_be_computed && Shard::open_made_from(&folder, &shard.fingerprint)?.is_none() {
             return Ok(false);

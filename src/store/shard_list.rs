@@ -17,6 +17,9 @@ use super::shard::{StoreHeader, committed_fingerprint};
 use super::{StoreError, StoreErrorKind};
 use crate::pool::ExampleId;
 
+/// Most rows of a table: so many that sums over all shards fit.
+const MAX_ROWS: usize = 1 << 40;
+
 /// The shards of a store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,9 +44,11 @@ pub struct ListedShard {
 }
 
 impl ListedShard {
-    /// Positions of its rows in the table, ascending.
-    pub fn positions(&self) -> Vec<usize> {
-        self.rows.iter().cloned().flatten().collect()
+    /// Positions of its rows in a table of `n_rows`, ascending; `None` if they
+    /// are not in it.
+    pub fn positions(&self, n_rows: usize) -> Option<Vec<usize>> {
+        let is_inside = self.rows.last().is_none_or(|last| last.end <= n_rows);
+        is_inside.then(|| self.rows.iter().cloned().flatten().collect())
     }
 
     /// Number of rows that it is there for.
@@ -100,11 +105,30 @@ impl ShardList {
     pub fn read(dir: &Path) -> Result<Self, StoreError> {
         let path = Self::path(dir);
         let read = || match fs::read(&path) {
-            Ok(json) => Ok(serde_json::from_slice(&json)?),
+            Ok(json) => serde_json::from_slice::<Self>(&json)?.checked(),
             Err(err) if err.kind() == io::ErrorKind::NotFound => Err(StoreErrorKind::NoList),
             Err(err) => Err(err.into()),
         };
         read().map_err(|kind: StoreErrorKind| kind.at(&path))
+    }
+
+    /// Refuses what is no list, whoever wrote it: names that lead elsewhere, rows
+    /// in no order.
+    fn checked(self) -> Result<Self, StoreErrorKind> {
+        let is_name = |name: &str| {
+            !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+        };
+        let ascend = |rows: &[Range<usize>]| {
+            let follow = rows.windows(2).all(|pair| pair[0].end < pair[1].start);
+            follow && rows.iter().all(|range| range.start < range.end && range.end <= MAX_ROWS)
+        };
+        if !self.shards.iter().all(|shard| is_name(&shard.fingerprint)) {
+            return Err(StoreErrorKind::Layout("names shards that can be none"));
+        }
+        if !self.shards.iter().all(|shard| ascend(&shard.rows)) {
+            return Err(StoreErrorKind::Layout("has rows that are not in order"));
+        }
+        Ok(self)
     }
 
     /// Writes the list of the store in `dir`.
@@ -141,6 +165,8 @@ mod tests {
         assert_eq!(ranges(&[0, 1, 2, 5, 7, 8]), [0..3, 5..6, 7..9]);
         assert!(ranges(&[]).is_empty());
         let shard = ListedShard { fingerprint: String::new(), rows: ranges(&[3, 4, 9]) };
-        assert_eq!((shard.positions(), shard.n_rows()), (vec![3, 4, 9], 3));
+        assert_eq!(shard.positions(10), Some(vec![3, 4, 9]));
+        assert_eq!(shard.positions(9), None);
+        assert_eq!(shard.n_rows(), 3);
     }
 }
