@@ -74,10 +74,19 @@ fn temp_file(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
 ///
 /// The I/O error of any step.
 pub fn write_json(path: &Path, value: &impl serde::Serialize) -> io::Result<()> {
-    write_atomic(path, |out| {
-        serde_json::to_writer_pretty(&mut *out, value)?;
-        out.write_all(b"\n")
-    })
+    let json = as_json(value)?;
+    write_atomic(path, |out| out.write_all(&json))
+}
+
+/// The bytes that [`write_json`] writes.
+///
+/// # Errors
+///
+/// If `value` cannot be written as JSON.
+pub fn as_json(value: &impl serde::Serialize) -> serde_json::Result<Vec<u8>> {
+    let mut json = serde_json::to_vec_pretty(value)?;
+    json.push(b'\n');
+    Ok(json)
 }
 
 /// Makes a rename inside `dir` last through a power cut.

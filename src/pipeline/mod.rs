@@ -35,6 +35,7 @@ use crate::model::weights::WeightFiles;
 use crate::pool::PoolError;
 use crate::progress::{Event, Observer};
 use crate::run_dir::RunDir;
+use crate::sealed;
 use crate::stage::Stage;
 
 /// Why a run stopped.
@@ -169,6 +170,36 @@ impl From<worker::WorkerError> for PipelineError {
     }
 }
 
+/// Takes `run`, waiting at most `wait` for whoever has it.
+fn wait_for_lock(
+    run: &RunDir,
+    take: fn(&Path) -> Result<Lock, LockError>,
+    wait: Duration,
+    observer: &dyn Observer,
+) -> Result<Lock, PipelineError> {
+    let begin = Instant::now();
+    let mut told = false;
+    loop {
+        match take(&run.lock()) {
+            Ok(lock) => return Ok(lock),
+            Err(LockError::Held { .. }) if observer.is_interrupted() => {
+                return Err(PipelineError::Interrupted);
+            }
+            Err(held @ LockError::Held { .. }) if begin.elapsed() < wait => {
+                if !told {
+                    let message = format!("{held}; waiting for it");
+                    observer.notify(Event::Warning { message });
+                    told = true;
+                }
+                std::thread::sleep(Duration::from_millis(200));
+            }
+            Err(source) => {
+                return Err(PipelineError::Locked { run: run.root().to_owned(), source });
+            }
+        }
+    }
+}
+
 /// A run directory, the settings to bring it to, and who wants to know.
 pub struct Run<'a> {
     /// The settings.
@@ -260,7 +291,7 @@ impl Run<'_> {
     /// Writes down the settings that a stage run alone starts from.
     fn keep_settings(&self) -> io::Result<()> {
         crate::fs::write_atomic(&self.dir.config(), |out| {
-            out.write_all(self.config.to_toml().as_bytes())
+            out.write_all(sealed::with_checksum(&self.config.to_toml()).as_bytes())
         })
     }
 
@@ -290,27 +321,7 @@ impl Run<'_> {
 
     /// Takes the run, waiting for whoever has it as long as is allowed.
     fn lock(&self, take: fn(&Path) -> Result<Lock, LockError>) -> Result<Lock, PipelineError> {
-        let begin = Instant::now();
-        let mut told = false;
-        loop {
-            match take(&self.dir.lock()) {
-                Ok(lock) => return Ok(lock),
-                Err(LockError::Held { .. }) if self.observer.is_interrupted() => {
-                    return Err(PipelineError::Interrupted);
-                }
-                Err(held @ LockError::Held { .. }) if begin.elapsed() < self.wait => {
-                    if !told {
-                        let message = format!("{held}; waiting for it");
-                        self.observer.notify(Event::Warning { message });
-                        told = true;
-                    }
-                    std::thread::sleep(Duration::from_millis(200));
-                }
-                Err(source) => {
-                    return Err(PipelineError::Locked { run: self.dir.root().to_owned(), source });
-                }
-            }
-        }
+        wait_for_lock(self.dir, take, self.wait, self.observer)
     }
 
     /// Runs `stage` unless its output is there, made from equal inputs.

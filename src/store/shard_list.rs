@@ -10,12 +10,12 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use super::shard::{StoreHeader, committed_fingerprint};
 use super::{StoreError, StoreErrorKind};
 use crate::pool::ExampleId;
+use crate::sealed;
 
 /// The shards of a store.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,8 +99,8 @@ impl ShardList {
     /// If there is none, or it is damaged.
     pub fn read(dir: &Path) -> Result<Self, StoreError> {
         let path = Self::path(dir);
-        let read = || match fs::read(&path) {
-            Ok(json) => Ok(serde_json::from_slice(&json)?),
+        let read = || match sealed::read_json(&path) {
+            Ok(list) => Ok(list),
             Err(err) if err.kind() == io::ErrorKind::NotFound => Err(StoreErrorKind::NoList),
             Err(err) => Err(err.into()),
         };
@@ -114,7 +114,7 @@ impl ShardList {
     /// If it cannot be written.
     pub fn write(&self, dir: &Path) -> Result<(), StoreError> {
         let path = Self::path(dir);
-        crate::fs::write_json(&path, self).map_err(|err| StoreErrorKind::from(err).at(&path))
+        sealed::write_json(&path, self).map_err(|err| StoreErrorKind::from(err).at(&path))
     }
 
     /// The folder that holds the shards of the store in `dir`.
