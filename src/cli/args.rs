@@ -128,6 +128,12 @@ pub(super) enum Command {
         /// The file or folder
         path: PathBuf,
     },
+    /// Read all of a run and say what is not as it was written
+    Fsck {
+        /// Remove what is damaged, so that the next run makes that anew
+        #[arg(long)]
+        repair: bool,
+    },
     /// Print the resolved settings and where each came from
     Config,
     /// Check the machine, libtorch, the model and the data; measure gradients

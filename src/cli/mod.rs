@@ -4,6 +4,7 @@ mod args;
 mod doctor;
 mod exit;
 mod exit_code;
+mod fsck;
 mod inspect;
 mod interrupt;
 mod plan;
@@ -70,12 +71,18 @@ fn answer(cli: &Cli) -> Result<Answer, CliError> {
     if let Some(Command::Inspect { path }) = &cli.command {
         return inspect::inspect(path);
     }
+    let run = RunDir::new(&cli.place.run);
+    let wait = Duration::from_secs(cli.work.wait.unwrap_or(0));
+    // Its settings may be what is damaged.
+    if let Some(Command::Fsck { repair }) = cli.command {
+        return fsck::fsck(&run, repair && !cli.work.dry_run, wait, &teller);
+    }
     let context = Context {
         config: settings::resolve(cli)?,
-        run: RunDir::new(&cli.place.run),
+        run,
         observer: &teller,
         force: cli.work.forced(),
-        wait: Duration::from_secs(cli.work.wait.unwrap_or(0)),
+        wait,
     };
     if cli.work.dry_run {
         return plan::dry_run(&context, cli.command.as_ref().and_then(stage_of));
@@ -85,7 +92,7 @@ fn answer(cli: &Cli) -> Result<Answer, CliError> {
         Some(Command::Plan) => plan::plan(&context),
         Some(Command::Status) => status::status(&context),
         Some(Command::Doctor { row_tokens }) => Ok(doctor::doctor(&context, *row_tokens)),
-        Some(Command::Inspect { .. }) => unreachable!("answered above"),
+        Some(Command::Inspect { .. } | Command::Fsck { .. }) => unreachable!("answered above"),
         None => {
             context.own_the_cores();
             context.pipeline().all()?;
@@ -122,6 +129,7 @@ fn stage_of(command: &Command) -> Option<Stage> {
         Command::Plan
         | Command::Status
         | Command::Inspect { .. }
+        | Command::Fsck { .. }
         | Command::Config
         | Command::Doctor { .. } => None,
     }

@@ -42,6 +42,11 @@ impl Checksums {
         Self { seen, path, changed: false }
     }
 
+    /// Whether the cache at `path` is as it was saved.
+    pub fn is_whole(path: &Path) -> bool {
+        sealed::read_json::<Cache>(path).is_ok()
+    }
+
     /// The blake3 checksum of `file`, 64 hex digits.
     ///
     /// # Errors

@@ -4,6 +4,7 @@
 pub mod checksums;
 pub mod events;
 pub mod fingerprint;
+pub mod fsck;
 pub mod lock;
 pub mod manifest;
 mod pinned;

@@ -12,6 +12,9 @@ mod cli;
 mod collect;
 mod direction;
 mod export;
+// What is damaged, and what it costs.
+#[cfg(feature = "torch")]
+mod fsck;
 #[cfg(feature = "torch")]
 mod goldens;
 mod influence;
