@@ -4,7 +4,7 @@
 //! sees half a file, whatever kills the writer.
 
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
@@ -87,6 +87,22 @@ pub fn as_json(value: &impl serde::Serialize) -> serde_json::Result<Vec<u8>> {
     let mut json = serde_json::to_vec_pretty(value)?;
     json.push(b'\n');
     Ok(json)
+}
+
+/// What is in the folder `dir`, in order of name; one that is not there is empty.
+///
+/// # Errors
+///
+/// If it cannot be read.
+pub fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    let mut paths = paths.collect::<io::Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
 }
 
 /// Makes a rename inside `dir` last through a power cut.

@@ -5,6 +5,7 @@ mod doctor;
 mod exit;
 mod exit_code;
 mod fsck;
+mod gc;
 mod inspect;
 mod interrupt;
 mod plan;
@@ -24,6 +25,7 @@ use exit_code::ExitCode;
 
 use crate::config::Config;
 use crate::pipeline::Run;
+use crate::pipeline::gc::Wanted;
 use crate::progress::Observer;
 use crate::run_dir::RunDir;
 use crate::stage::Stage;
@@ -73,9 +75,16 @@ fn answer(cli: &Cli) -> Result<Answer, CliError> {
     }
     let run = RunDir::new(&cli.place.run);
     let wait = Duration::from_secs(cli.work.wait.unwrap_or(0));
-    // Its settings may be what is damaged.
-    if let Some(Command::Fsck { repair }) = cli.command {
-        return fsck::fsck(&run, repair && !cli.work.dry_run, wait, &teller);
+    // Neither asks for settings; they may be what is damaged.
+    match cli.command {
+        Some(Command::Fsck { repair }) => {
+            return fsck::fsck(&run, repair && !cli.work.dry_run, wait, &teller);
+        }
+        Some(Command::Gc { subsets }) => {
+            let wanted = Wanted { subsets, dry_run: cli.work.dry_run };
+            return gc::gc(&run, wanted, wait, &teller);
+        }
+        _ => {}
     }
     let context = Context {
         config: settings::resolve(cli)?,
@@ -92,7 +101,9 @@ fn answer(cli: &Cli) -> Result<Answer, CliError> {
         Some(Command::Plan) => plan::plan(&context),
         Some(Command::Status) => status::status(&context),
         Some(Command::Doctor { row_tokens }) => Ok(doctor::doctor(&context, *row_tokens)),
-        Some(Command::Inspect { .. } | Command::Fsck { .. }) => unreachable!("answered above"),
+        Some(Command::Inspect { .. } | Command::Fsck { .. } | Command::Gc { .. }) => {
+            unreachable!("answered above")
+        }
         None => {
             context.own_the_cores();
             context.pipeline().all()?;
@@ -130,6 +141,7 @@ fn stage_of(command: &Command) -> Option<Stage> {
         | Command::Status
         | Command::Inspect { .. }
         | Command::Fsck { .. }
+        | Command::Gc { .. }
         | Command::Config
         | Command::Doctor { .. } => None,
     }

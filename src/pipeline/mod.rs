@@ -5,6 +5,7 @@ pub mod checksums;
 pub mod events;
 pub mod fingerprint;
 pub mod fsck;
+pub mod gc;
 pub mod lock;
 pub mod manifest;
 mod pinned;

@@ -15,6 +15,9 @@ mod export;
 // What is damaged, and what it costs.
 #[cfg(feature = "torch")]
 mod fsck;
+// What nobody needs any more.
+#[cfg(feature = "torch")]
+mod gc;
 #[cfg(feature = "torch")]
 mod goldens;
 mod influence;

@@ -5,9 +5,11 @@ use std::path::Path;
 
 use super::Check;
 use crate::checkpoint::is_checkpoint;
+use crate::fs::entries;
 use crate::pipeline::PipelineError;
 use crate::pipeline::manifest::StageRecord;
 use crate::stage::Stage;
+use crate::store::shard::named_fingerprint;
 
 impl Check<'_> {
     /// Hashes every file of a stage. A store's shards are hashed when they are
@@ -17,7 +19,8 @@ impl Check<'_> {
         stage: Stage,
         record: &StageRecord,
     ) -> Result<(), PipelineError> {
-        let is_shard = |name: &str| stage == Stage::Gradients && name.ends_with(".arrow");
+        let is_shard =
+            |name: &str| stage == Stage::Gradients && named_fingerprint(Path::new(name)).is_some();
         for (n_done, (name, checksum)) in record.outputs.iter().enumerate() {
             if is_shard(name) {
                 continue;
@@ -84,18 +87,6 @@ impl Check<'_> {
         }
         Ok(())
     }
-}
-
-/// What is in a folder, in order of name; a folder that is not there is empty.
-fn entries(dir: &Path) -> io::Result<Vec<std::path::PathBuf>> {
-    let entries = match fs_err::read_dir(dir) {
-        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        entries => entries?,
-    };
-    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
-    let mut paths = paths.collect::<io::Result<Vec<_>>>()?;
-    paths.sort();
-    Ok(paths)
 }
 
 fn is_hidden(path: &Path) -> bool {
