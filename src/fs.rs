@@ -4,7 +4,7 @@
 //! sees half a file, whatever kills the writer.
 
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 
@@ -99,10 +99,35 @@ fn temp_file(dir: &Path) -> io::Result<tempfile::NamedTempFile> {
 ///
 /// The I/O error of any step.
 pub fn write_json(path: &Path, value: &impl serde::Serialize) -> io::Result<()> {
-    write_atomic(path, |out| {
-        serde_json::to_writer_pretty(&mut *out, value)?;
-        out.write_all(b"\n")
-    })
+    let json = as_json(value)?;
+    write_atomic(path, |out| out.write_all(&json))
+}
+
+/// The bytes that [`write_json`] writes.
+///
+/// # Errors
+///
+/// If `value` cannot be written as JSON.
+pub fn as_json(value: &impl serde::Serialize) -> serde_json::Result<Vec<u8>> {
+    let mut json = serde_json::to_vec_pretty(value)?;
+    json.push(b'\n');
+    Ok(json)
+}
+
+/// What is in the folder `dir`, in order of name; one that is not there is empty.
+///
+/// # Errors
+///
+/// If it cannot be read.
+pub fn entries(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let entries = match fs::read_dir(dir) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let paths = entries.map(|entry| entry.map(|entry| entry.path()));
+    let mut paths = paths.collect::<io::Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
 }
 
 /// Makes a rename inside `dir` last through a power cut.

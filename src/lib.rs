@@ -38,6 +38,7 @@ pub mod progress;
 pub mod projection;
 pub mod report;
 pub mod run_dir;
+pub mod sealed;
 pub mod seed;
 pub mod selection;
 pub mod stage;

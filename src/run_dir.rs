@@ -26,6 +26,11 @@ impl RunDir {
         self.root.join("config.toml")
     }
 
+    /// Settings that were found damaged and set aside.
+    pub fn damaged_config(&self) -> PathBuf {
+        self.root.join("config.toml.damaged")
+    }
+
     /// Which stages are complete, and from what.
     pub fn manifest(&self) -> PathBuf {
         self.root.join("manifest.json")

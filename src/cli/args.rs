@@ -90,7 +90,7 @@ pub(super) struct Work {
     #[arg(long, global = true)]
     rewarm: bool,
 
-    /// Say which stages would run, and why; do nothing
+    /// Say what would be done, and why; do nothing
     #[arg(long, global = true)]
     pub(super) dry_run: bool,
 
@@ -131,6 +131,18 @@ pub(super) enum Command {
     Inspect {
         /// The file or folder
         path: PathBuf,
+    },
+    /// Read all of a run and say what is not as it was written
+    Fsck {
+        /// Remove what is damaged, so that the next run makes that anew
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Remove what no stage of a run needs
+    Gc {
+        /// Subsets other than the newest, too: nobody must be training on one
+        #[arg(long)]
+        subsets: bool,
     },
     /// Print the resolved settings and where each came from
     Config,

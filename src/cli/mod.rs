@@ -4,6 +4,8 @@ mod args;
 mod doctor;
 mod exit;
 mod exit_code;
+mod fsck;
+mod gc;
 mod inspect;
 mod interrupt;
 mod metrics;
@@ -24,6 +26,7 @@ use exit_code::ExitCode;
 
 use crate::config::Config;
 use crate::pipeline::Run;
+use crate::pipeline::gc::Wanted;
 use crate::progress::Observer;
 use crate::run_dir::RunDir;
 use crate::stage::Stage;
@@ -94,13 +97,26 @@ fn answer(cli: &Cli) -> Result<Answer, CliError> {
     if let Some(Command::Inspect { path }) = &cli.command {
         return inspect::inspect(path);
     }
+    let run = RunDir::new(&cli.place.run);
+    let wait = Duration::from_secs(cli.work.wait.unwrap_or(0));
+    // Neither asks for settings; they may be what is damaged.
+    match cli.command {
+        Some(Command::Fsck { repair }) => {
+            return fsck::fsck(&run, repair && !cli.work.dry_run, wait, &teller);
+        }
+        Some(Command::Gc { subsets }) => {
+            let wanted = Wanted { subsets, dry_run: cli.work.dry_run };
+            return gc::gc(&run, wanted, wait, &teller);
+        }
+        _ => {}
+    }
     let context = Context {
         config: settings::resolve(cli)?,
-        run: RunDir::new(&cli.place.run),
+        run,
         observer: &teller,
         quiet: cli.place.quiet,
         force: cli.work.forced(),
-        wait: Duration::from_secs(cli.work.wait.unwrap_or(0)),
+        wait,
     };
     if cli.work.dry_run {
         return plan::dry_run(&context, cli.command.as_ref().and_then(stage_of));
@@ -110,7 +126,9 @@ fn answer(cli: &Cli) -> Result<Answer, CliError> {
         Some(Command::Plan) => plan::plan(&context),
         Some(Command::Status) => status::status(&context),
         Some(Command::Doctor { row_tokens }) => Ok(doctor::doctor(&context, *row_tokens)),
-        Some(Command::Inspect { .. }) => unreachable!("answered above"),
+        Some(Command::Inspect { .. } | Command::Fsck { .. } | Command::Gc { .. }) => {
+            unreachable!("answered above")
+        }
         None => {
             context.own_the_cores();
             context.pipeline().all()?;
@@ -147,6 +165,8 @@ fn stage_of(command: &Command) -> Option<Stage> {
         Command::Plan
         | Command::Status
         | Command::Inspect { .. }
+        | Command::Fsck { .. }
+        | Command::Gc { .. }
         | Command::Config
         | Command::Doctor { .. } => None,
     }

@@ -2,7 +2,8 @@
 //!
 //! A model is gigabytes; hashing it at every start would make a run in which
 //! nothing changed take seconds. A file whose path, size and modification time
-//! are unchanged keeps the checksum it had.
+//! are unchanged keeps the checksum it had. The cache carries one of itself: a
+//! damaged one is an empty one.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -11,13 +12,19 @@ use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
-use crate::fs;
+use crate::{fs, sealed};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Seen {
     bytes: u64,
     modified_ns: u128,
     checksum: String,
+}
+
+/// The file.
+#[derive(Default, Serialize, Deserialize)]
+struct Cache {
+    seen: BTreeMap<String, Seen>,
 }
 
 /// The checksums known to a run.
@@ -31,8 +38,13 @@ pub struct Checksums {
 impl Checksums {
     /// Opens the cache at `path`; an absent or unreadable one is empty.
     pub fn open(path: PathBuf) -> Self {
-        let text = fs_err::read_to_string(&path).unwrap_or_default();
-        Self { seen: serde_json::from_str(&text).unwrap_or_default(), path, changed: false }
+        let Cache { seen } = sealed::read_json(&path).unwrap_or_default();
+        Self { seen, path, changed: false }
+    }
+
+    /// Whether the cache at `path` is as it was saved.
+    pub fn is_whole(path: &Path) -> bool {
+        sealed::read_json::<Cache>(path).is_ok()
     }
 
     /// The blake3 checksum of `file`, 64 hex digits.
@@ -63,7 +75,9 @@ impl Checksums {
     /// If the cache cannot be written.
     pub fn save(&mut self) -> io::Result<()> {
         if self.changed {
-            fs::write_json(&self.path, &self.seen)?;
+            let cache = Cache { seen: std::mem::take(&mut self.seen) };
+            sealed::write_json(&self.path, &cache)?;
+            self.seen = cache.seen;
             self.changed = false;
         }
         Ok(())

@@ -115,6 +115,19 @@ pub fn shared(path: &Path) -> Result<Lock, LockError> {
     Ok(Lock { file })
 }
 
+/// Who has the run, if anybody; writes nothing.
+///
+/// Nothing tells whether a file is locked but trying to, so for an instant
+/// nobody else can take it.
+pub fn held_by(path: &Path) -> Option<String> {
+    let mut file = fs::File::open(path).ok()?;
+    if !matches!(file.file().try_lock(), Err(TryLockError::WouldBlock)) {
+        return None;
+    }
+    let LockError::Held { holder } = held(&mut file) else { return None };
+    Some(holder.map_or_else(|| "another process".to_owned(), |holder| holder.to_string()))
+}
+
 /// Waits for a lock that is never held for long.
 ///
 /// # Errors

@@ -2,7 +2,7 @@
 //!
 //! A stage is complete when its record stands here. The record is written last
 //! and removed first, so whatever a killed process leaves behind is never
-//! mistaken for a result.
+//! mistaken for a result. It carries a checksum of itself ([`sealed`]).
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,12 +12,12 @@ use serde::{Deserialize, Serialize};
 use super::checksums::Checksums;
 use super::fingerprint::StageInputs;
 use super::lock;
-use crate::fs;
 use crate::run_dir::RunDir;
+use crate::sealed;
 use crate::stage::Stage;
 
 /// Version of the manifest's layout; another one is not read.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// The completed stages of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -64,16 +64,16 @@ impl Manifest {
     /// If it cannot be read, or is not a manifest of this format.
     pub fn read(run: &RunDir) -> io::Result<Self> {
         let path = run.manifest();
-        let text = match fs_err::read_to_string(&path) {
+        let bytes = match fs_err::read(&path) {
             Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
-            text => text?,
+            bytes => bytes?,
         };
         let damaged = |why: String| {
             let message =
                 format!("`{}` is not a manifest this version can read: {why}", path.display());
             io::Error::new(io::ErrorKind::InvalidData, message)
         };
-        let manifest: Self = serde_json::from_str(&text).map_err(|err| damaged(err.to_string()))?;
+        let manifest: Self = sealed::parse_json(&bytes).map_err(|err| damaged(err.to_string()))?;
         if manifest.format != FORMAT {
             return Err(damaged(format!("format {} instead of {FORMAT}", manifest.format)));
         }
@@ -112,7 +112,7 @@ impl Manifest {
         let mut manifest = Self::read(run)?;
         manifest.written_by = Self::default().written_by;
         change(&mut manifest);
-        fs::write_json(&run.manifest(), &manifest)
+        sealed::write_json(&run.manifest(), &manifest)
     }
 }
 

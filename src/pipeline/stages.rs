@@ -193,8 +193,7 @@ fn select_subset(run: &Run<'_>, inputs: &StageInputs) -> Result<Output, Pipeline
     }
     let name = published.path.file_name().unwrap_or_default().display();
     let summary = format!("{} rows, {} tokens in {name}", published.n_rows, published.n_tokens);
-    let files = [published.data_file.clone(), published.path.join("README.md")];
-    Ok(Output { files: with_checksums(files)?, summary })
+    Ok(Output { files: with_checksums(published.files)?, summary })
 }
 
 /// What the subset was made from; no time, no host, so that equal runs give

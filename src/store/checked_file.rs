@@ -154,7 +154,14 @@ fn file_name(path: &Path) -> String {
 pub(super) fn read_marker(path: &Path) -> Result<Marker, StoreErrorKind> {
     let marker = marker_path(path);
     match fs::read(&marker) {
-        Ok(json) => Ok(serde_json::from_slice(&json)?),
+        Ok(json) => {
+            let marker: Marker = serde_json::from_slice(&json)?;
+            // No other file has the checksum of this one.
+            if crate::fs::as_json(&marker)? != json {
+                return Err(StoreErrorKind::Layout("has a marker that was altered"));
+            }
+            Ok(marker)
+        }
         Err(err) if err.kind() == io::ErrorKind::NotFound => {
             Err(StoreErrorKind::NotCommitted(file_name(&marker)))
         }

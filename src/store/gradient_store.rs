@@ -38,19 +38,26 @@ impl GradientStore {
     pub fn open(dir: &Path) -> Result<Self, StoreError> {
         let list = ShardList::read(dir)?;
         let folder = list.folder(dir);
-        let mut shards: Vec<Shard> = Vec::new();
-        for listed in &list.shards {
-            let path = shard_path(&folder, &listed.fingerprint);
-            let shard = Shard::open(&path)?;
-            if let Some(first) = shards.first() {
-                check_same_store(first, &shard).map_err(|kind| kind.at(&path))?;
-            }
-            shards.push(shard);
-        }
-        if shards.is_empty() {
+        let open = |listed: &ListedShard| Shard::open(&shard_path(&folder, &listed.fingerprint));
+        let shards = list.shards.iter().map(open).collect::<Result<_, _>>()?;
+        Self::of_shards(dir, &folder, shards)
+    }
+
+    /// The store in `dir` of these shards, which are in `folder` and in the order
+    /// of its list.
+    ///
+    /// # Errors
+    ///
+    /// If there are none, or one comes from another computation than the first.
+    pub fn of_shards(dir: &Path, folder: &Path, shards: Vec<Shard>) -> Result<Self, StoreError> {
+        let Some(first) = shards.first() else {
             return Err(StoreErrorKind::Layout("lists no shards").at(&ShardList::path(dir)));
+        };
+        for shard in &shards {
+            check_same_store(first, shard)
+                .map_err(|kind| kind.at(&shard_path(folder, shard.fingerprint())))?;
         }
-        Ok(Self { dir: dir.to_owned(), folder, shards })
+        Ok(Self { dir: dir.to_owned(), folder: folder.to_owned(), shards })
     }
 
     /// Writes a whole store to `dir`, a shard for each of `shards`, and opens it.

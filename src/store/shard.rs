@@ -179,10 +179,23 @@ pub fn committed(dir: &Path, header: &StoreHeader) -> std::io::Result<Vec<String
 /// If one cannot be removed.
 pub fn remove_shards(dir: &Path, header: &StoreHeader) -> std::io::Result<()> {
     for fingerprint in committed(dir, header)? {
-        let path = shard_path(dir, &fingerprint);
-        // The marker first: a shard without it does not count.
-        fs_err::remove_file(marker_path(&path))?;
-        fs_err::remove_file(&path)?;
+        remove_shard(&shard_path(dir, &fingerprint))?;
+    }
+    Ok(())
+}
+
+/// Removes what there is of the shard at `path`.
+///
+/// # Errors
+///
+/// If it cannot be removed.
+pub fn remove_shard(path: &Path) -> std::io::Result<()> {
+    // The marker first: a shard without it does not count.
+    for file in [&marker_path(path), path] {
+        match fs_err::remove_file(file) {
+            Err(err) if err.kind() != std::io::ErrorKind::NotFound => return Err(err),
+            _ => {}
+        }
     }
     Ok(())
 }

@@ -10,12 +10,12 @@ use std::io;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use super::shard::{StoreHeader, committed_fingerprint};
 use super::{StoreError, StoreErrorKind};
 use crate::pool::ExampleId;
+use crate::sealed;
 
 /// Most rows of a table: so many that sums over all shards fit.
 const MAX_ROWS: usize = 1 << 40;
@@ -104,8 +104,8 @@ impl ShardList {
     /// If there is none, or it is damaged.
     pub fn read(dir: &Path) -> Result<Self, StoreError> {
         let path = Self::path(dir);
-        let read = || match fs::read(&path) {
-            Ok(json) => serde_json::from_slice::<Self>(&json)?.checked(),
+        let read = || match sealed::read_json::<Self>(&path) {
+            Ok(list) => list.checked(),
             Err(err) if err.kind() == io::ErrorKind::NotFound => Err(StoreErrorKind::NoList),
             Err(err) => Err(err.into()),
         };
@@ -138,7 +138,7 @@ impl ShardList {
     /// If it cannot be written.
     pub fn write(&self, dir: &Path) -> Result<(), StoreError> {
         let path = Self::path(dir);
-        crate::fs::write_json(&path, self).map_err(|err| StoreErrorKind::from(err).at(&path))
+        sealed::write_json(&path, self).map_err(|err| StoreErrorKind::from(err).at(&path))
     }
 
     /// The folder that holds the shards of the store in `dir`.

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The code map, top to bottom: a module may use those below it.
-const CODE_MAP: [&str; 21] = [
+const CODE_MAP: [&str; 22] = [
     "cli",
     "pipeline",
     "config",
@@ -24,6 +24,7 @@ const CODE_MAP: [&str; 21] = [
     "stage",
     "compute",
     "seed",
+    "sealed",
     "fs",
 ];
 

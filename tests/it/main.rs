@@ -16,6 +16,12 @@ mod export;
 #[cfg(all(feature = "torch", target_os = "linux"))]
 mod faults;
 mod faulty;
+// What is damaged, and what it costs.
+#[cfg(feature = "torch")]
+mod fsck;
+// What nobody needs any more.
+#[cfg(feature = "torch")]
+mod gc;
 #[cfg(feature = "torch")]
 mod goldens;
 mod influence;

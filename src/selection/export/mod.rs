@@ -39,6 +39,13 @@ use crate::fs::{checksum, sync_dir, write_atomic};
 use crate::influence::scores::ScoreTable;
 use crate::pool::{ExampleId, table::Record};
 
+/// The card.
+const README: &str = "README.md";
+/// What the subset was made from, and what is in it.
+const FACTS: &str = "less-select.json";
+/// An entry for trainers that keep a list of data sets.
+const DATASET_INFO: &str = "dataset_info.json";
+
 /// One example of the subset.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SubsetRow<'a> {
@@ -111,6 +118,8 @@ pub struct Published {
     pub path: PathBuf,
     /// The data file inside it, for trainers that take one file.
     pub data_file: PathBuf,
+    /// Every file of the folder.
+    pub files: Vec<PathBuf>,
     /// Rows in it.
     pub n_rows: usize,
     /// Their tokens, as the model sees them.
@@ -217,6 +226,7 @@ fn build_and_rename(
 
     let path = run_dir.join(name);
     if path.exists() {
+        fill_up(temp.path(), &path)?;
         check_unchanged(&path, &data)?;
     } else {
         fs::rename(temp.path(), &path)?;
@@ -226,8 +236,12 @@ fn build_and_rename(
     write_atomic(&run_dir.join("latest"), |out| {
         writeln!(out, "{}", path.file_name().unwrap_or_default().display())
     })?;
+    let data_file = path.join(data.relative_path());
+    let texts = [README, FACTS, DATASET_INFO].map(|name| path.join(name));
+    let files = [data_file.clone()].into_iter().chain(texts).filter(|file| file.is_file());
     Ok(Published {
-        data_file: path.join(data.relative_path()),
+        files: files.collect(),
+        data_file,
         path,
         n_rows: rows.len(),
         n_tokens: contents.subset.n_tokens,
@@ -250,10 +264,10 @@ fn write_texts(
         checksums.insert(name.to_owned(), blake3::hash(text.as_bytes()).to_hex().to_string());
         Ok(())
     };
-    write("README.md", &card::readme(contents))?;
-    write("less-select.json", &indented(contents)?)?;
+    write(README, &card::readme(contents))?;
+    write(FACTS, &indented(contents)?)?;
     if let Some(entry) = card::llama_factory_entry(&columns.names()) {
-        write("dataset_info.json", &indented(&entry)?)?;
+        write(DATASET_INFO, &indented(&entry)?)?;
     }
     sync_dir(dir)?;
 
@@ -266,6 +280,21 @@ fn write_texts(
 
 fn indented(value: &impl Serialize) -> io::Result<String> {
     Ok(serde_json::to_string_pretty(value)? + "\n")
+}
+
+/// Moves the files that `folder` lacks there from `whole`.
+fn fill_up(whole: &Path, folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    for entry in fs::read_dir(whole)? {
+        let from = entry?.path();
+        let to = folder.join(from.file_name().unwrap_or_default());
+        if from.is_dir() {
+            fill_up(&from, &to)?;
+        } else if !to.exists() {
+            fs::rename(&from, &to)?;
+        }
+    }
+    sync_dir(folder)
 }
 
 /// The folder's name is a promise about its data. Cards may be edited.

@@ -65,7 +65,7 @@ fn a_damaged_manifest_is_named_and_made_anew_once_it_is_removed() {
     desk.completes();
     desk.run.write("run/manifest.json", "{");
     insta::assert_snapshot!(desk.refuses(&[], 76), @r"
-    error: `run/manifest.json` is not a manifest this version can read: EOF while parsing an object at line 1 column 1
+    error: `run/manifest.json` is not a manifest this version can read: has no checksum of its own: it is damaged, or of another version
     hint: remove what is damaged and run `less-select` again: it makes anew what is missing
     ");
     fs_err::remove_file(desk.path("run/manifest.json")).unwrap();

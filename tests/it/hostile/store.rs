@@ -1,12 +1,13 @@
 //! Shards that carry the checksum of what they are, but are no shards.
 
+use std::ops::Range;
 use std::path::Path;
 
 use fs_err as fs;
 use less_select::gradient::direction::GradientKind;
 use less_select::pool::ExampleId;
 use less_select::store::shard::{KindRows, Shard, ShardRows, StoreHeader, shard_path, write_shard};
-use less_select::store::shard_list::ShardList;
+use less_select::store::shard_list::{ListedShard, ShardList};
 use less_select::store::{FORMAT, Split, StoreDtype};
 use serde_json::Value;
 
@@ -70,22 +71,22 @@ fn a_shard_changed_together_with_its_marker_is_an_error_or_a_shard() {
 #[test]
 fn a_list_of_shards_leads_nowhere_else_and_claims_no_memory() {
     let dir = tempfile::tempdir().unwrap();
-    let read = |fingerprint: &str, rows: &str| {
-        let shard = format!(r#"{{"fingerprint": "{fingerprint}", "rows": [{rows}]}}"#);
-        let list = format!(r#"{{"folder": "", "made_for": "", "shards": [{shard}, {shard}]}}"#);
-        fs::write(dir.path().join("shards.json"), list).unwrap();
+    let read = |fingerprint: &str, rows: &[Range<usize>]| {
+        let shard = ListedShard { fingerprint: fingerprint.to_owned(), rows: rows.to_vec() };
+        let shards = vec![shard.clone(), shard];
+        let list = ShardList { folder: "".into(), made_for: String::new(), shards };
+        list.write(dir.path()).unwrap();
         ShardList::read(dir.path())
     };
     for name in ["", "../../etc/passwd", "/etc/passwd", "a/b"] {
-        assert!(read(name, "").is_err(), "{name}");
+        assert!(read(name, &[]).is_err(), "{name}");
     }
-    let all = format!(r#"{{"start": 0, "end": {}}}"#, usize::MAX);
-    for rows in [&all, r#"{"start": 3, "end": 3}"#, r#"{"start": 5, "end": 2}"#] {
-        assert!(read("a", rows).is_err(), "{rows}");
+    #[expect(clippy::reversed_empty_ranges, reason = "what somebody may write")]
+    for rows in [0..usize::MAX, 3..3, 5..2] {
+        assert!(read("a", std::slice::from_ref(&rows)).is_err(), "{rows:?}");
     }
-    let (late, early) = (r#"{"start": 7, "end": 9}"#, r#"{"start": 1, "end": 2}"#);
-    assert!(read("a", &format!("{late}, {early}")).is_err());
-    let list = read("a", &format!("{early}, {late}")).unwrap();
+    assert!(read("a", &[7..9, 1..2]).is_err());
+    let list = read("a", &[1..2, 7..9]).unwrap();
     assert_eq!(list.shards[0].positions(9), Some(vec![1, 7, 8]));
     assert_eq!(list.shards[0].positions(8), None);
 }

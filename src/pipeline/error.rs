@@ -1,0 +1,136 @@
+//! Why a run stopped.
+
+use std::io;
+use std::path::PathBuf;
+
+use super::{lock, worker};
+use crate::influence::InfluenceError;
+use crate::pool::PoolError;
+use crate::stage::Stage;
+
+/// Why a run stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PipelineError {
+    /// Somebody else works on the run, or it is no place to write.
+    #[error("cannot work in `{}`", run.display())]
+    Locked {
+        /// The run directory.
+        run: PathBuf,
+        /// Who, or what the system says.
+        #[source]
+        source: lock::LockError,
+    },
+    /// A stage cannot start because an earlier one is not complete.
+    #[error("stage `{stage}` needs `{needs}`, which is not complete in `{}`", run.display())]
+    Incomplete {
+        /// The stage that was asked for.
+        stage: Stage,
+        /// The stage that is missing.
+        needs: Stage,
+        /// The run directory.
+        run: PathBuf,
+    },
+    /// A stage that stands in the run was made from something else.
+    #[error("`{}` was made with other settings: {stage}: {difference}", run.display())]
+    OtherPlan {
+        /// The earlier stage that differs.
+        stage: Stage,
+        /// What differs.
+        difference: String,
+        /// The run directory.
+        run: PathBuf,
+    },
+    /// A stage was asked for that the settings leave out.
+    #[error("stage `{0}` is off")]
+    Off(Stage),
+    /// A file of the run was changed after the stage that wrote it.
+    #[error("`{}` is not as stage `{stage}` wrote it", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The stage.
+        stage: Stage,
+    },
+    /// A file could not be read or written.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The model's tokenizer or chat template cannot be used.
+    #[error("the model cannot be used")]
+    Tokenizer(#[source] PoolError),
+    /// The pool or the target could not be read.
+    #[error("the pool and the target could not be read")]
+    Ingest(#[source] PoolError),
+    /// A checkpoint could not be read.
+    #[error("the checkpoints cannot be used")]
+    Checkpoint(#[from] crate::checkpoint::CheckpointError),
+    /// The gradient store could not be read.
+    #[error("the gradient store cannot be used")]
+    Store(#[from] crate::store::StoreError),
+    /// Scores could not be computed.
+    #[error("the pool could not be scored")]
+    Influence(#[source] InfluenceError),
+    /// What the cascade found could not be written or read.
+    #[error("the cascade's similarities cannot be used")]
+    Cascade(#[from] crate::cascade::similarities_file::SimilaritiesError),
+    /// The scores could not be written or read.
+    #[error("the scores cannot be used")]
+    Scores(#[from] crate::influence::scores_file::ScoresError),
+    /// The subset could not be written.
+    #[error("the subset could not be written")]
+    Export(#[from] crate::selection::export::ExportError),
+    /// The report could not be written.
+    #[error("the report could not be written")]
+    Report(#[from] crate::report::ReportError),
+    /// The model's configuration cannot be used.
+    #[error("the model cannot be used")]
+    Model(#[from] crate::model::config::ConfigError),
+    /// The model's weights cannot be used.
+    #[error("the model cannot be used")]
+    Weights(#[from] crate::model::weights::WeightsError),
+    /// The adapter does not fit the model.
+    #[error("the adapter does not fit the model")]
+    Lora(#[from] crate::model::modules::LoraError),
+    /// A checkpoint's adapter sits where the model has no module.
+    #[error("the adapter of `{checkpoint}` is none for this model")]
+    OtherModules {
+        /// The checkpoint.
+        checkpoint: String,
+        /// The module.
+        source: crate::model::modules::LoraError,
+    },
+    /// A stage in a worker process failed.
+    #[error(transparent)]
+    Worker(worker::WorkerError),
+    /// The user, or the system, asked the run to stop.
+    #[error("interrupted; what is complete is kept")]
+    Interrupted,
+}
+
+impl From<PoolError> for PipelineError {
+    fn from(err: PoolError) -> Self {
+        match err {
+            PoolError::Interrupted => Self::Interrupted,
+            err @ PoolError::Model { .. } => Self::Tokenizer(err),
+            err => Self::Ingest(err),
+        }
+    }
+}
+
+impl From<InfluenceError> for PipelineError {
+    fn from(err: InfluenceError) -> Self {
+        match err {
+            InfluenceError::Interrupted => Self::Interrupted,
+            err => Self::Influence(err),
+        }
+    }
+}
+
+impl From<worker::WorkerError> for PipelineError {
+    fn from(err: worker::WorkerError) -> Self {
+        match err {
+            worker::WorkerError::Interrupted => Self::Interrupted,
+            err => Self::Worker(err),
+        }
+    }
+}
