@@ -188,3 +188,132 @@ impl Heads {
 fn add_product(sum: &Tensor, left: &Tensor, right: &Tensor) {
     let _ = sum.shallow_clone().baddbmm_(left, right);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use tch::Device;
+
+    use super::*;
+    use crate::model::DecoderConfig;
+
+    const HEAD_DIM: i64 = 16;
+
+    const F64: (Kind, Device) = (Kind::Double, Device::Cpu);
+
+    /// Lengths on both sides of a block's end, one without and one with a block in
+    /// the middle.
+    const LENGTHS: [i64; 5] = [1, QUERIES - 1, QUERIES, QUERIES + 1, 2 * QUERIES + 88];
+
+    /// Heads, and heads of keys.
+    const GROUPS: [(i64, i64); 3] = [(9, 3), (4, 4), (8, 1)];
+
+    /// Distances from f64, relative to its norm. In f32 sums of 16 to 600 terms are
+    /// rounded at 6e-8 a step; found are 1e-7 to 3e-7. bf16 rounds at 2e-3 (weights,
+    /// their gradients and results, each once); found are 2e-3 to 5e-3. One query
+    /// of 600 with a wrong key would be 0.04.
+    const TOLERANCES: [(Kind, f64); 2] = [(Kind::Float, 1e-6), (Kind::BFloat16, 1e-2)];
+
+    /// Two examples' heads, of `kind`'s numbers.
+    fn heads([n_heads, n_kv_heads]: [i64; 2], n_sites: i64, n_inputs: i64, kind: Kind) -> Heads {
+        let heads = |n_heads, n| Tensor::randn([2, n_heads, n, HEAD_DIM], F64).to_kind(kind);
+        let (q, k) = (heads(n_heads, n_sites), heads(n_kv_heads, n_inputs));
+        Heads { q, k, v: heads(n_kv_heads, n_inputs) }
+    }
+
+    /// Output and gradients as libtorch gives them, in f64: all keys at once, those
+    /// behind a query's own position hidden. `positions` is `[1 or 2, n_sites]`.
+    fn plainly(heads: &Heads, positions: &Tensor, gradient: &Tensor) -> [Tensor; 4] {
+        let leaf = |x: &Tensor| x.to_kind(Kind::Double).set_requires_grad(true);
+        let leaves = [&heads.q, &heads.k, &heads.v].map(leaf);
+        let keys = Tensor::arange(heads.k.size()[2], (Kind::Int64, Device::Cpu));
+        let is_seen = keys.less_equal_tensor(&positions.unsqueeze(-1)).unsqueeze(1);
+        let [q, k, v] = &leaves;
+        let out =
+            Tensor::scaled_dot_product_attention(q, k, v, Some(&is_seen), 0.0, false, None, true);
+        let out = out.transpose(1, 2).flatten(2, 3);
+        let sum = (&out * gradient.to_kind(Kind::Double)).sum(Kind::Double);
+        let [by_q, by_k, by_v] = Tensor::run_backward(&[sum], &leaves, false, false)
+            .try_into()
+            .expect("a gradient a leaf");
+        [out.detach(), by_q, by_k, by_v]
+    }
+
+    #[track_caller]
+    fn assert_equal_to_autograd(heads: &Heads, sites: &Sites, positions: &Tensor, bound: f64) {
+        let gradient = Tensor::randn(heads.q.transpose(1, 2).flatten(2, 3).size(), F64);
+        let gradient = gradient.to_kind(heads.q.kind());
+        let Heads { q, k, v } = heads.differentiate(sites, &gradient);
+        let found = [heads.attend(sites), q, k, v];
+        let expected = plainly(heads, positions, &gradient);
+        // Of one key there is nothing to choose from, and no gradient by queries
+        // and keys: what is left of them is judged by that of the values.
+        let norms = expected.each_ref().map(|x| x.norm().double_value(&[]));
+        for (at, what) in ["output", "by queries", "by keys", "by values"].iter().enumerate() {
+            let error = (found[at].to_kind(Kind::Double) - &expected[at]).norm().double_value(&[]);
+            let error = error / norms[at].max(1e-3 * norms[3]);
+            assert_eq!(found[at].size(), expected[at].size(), "{what}");
+            assert!(error <= bound, "{what} of {:?}: {error:e}", heads.q);
+        }
+    }
+
+    /// Any: sites have one, attention does not look at it.
+    fn rope(n_inputs: i64, like: &Tensor) -> Rope {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-llama");
+        Rope::new(&DecoderConfig::read(&dir).unwrap(), n_inputs, like)
+    }
+
+    #[test]
+    fn blocks_of_queries_attend_and_differentiate_as_autograd_does() {
+        tch::manual_seed(0);
+        for (kind, bound) in TOLERANCES {
+            for (length, (n_heads, n_kv_heads)) in
+                LENGTHS.into_iter().flat_map(|length| GROUPS.map(|group| (length, group)))
+            {
+                let heads = heads([n_heads, n_kv_heads], length, length, kind);
+                let sites = Sites::all(&rope(length, &heads.q), length, &heads.q);
+                let positions = Tensor::arange(length, (Kind::Int64, Device::Cpu)).unsqueeze(0);
+                assert_equal_to_autograd(&heads, &sites, &positions, bound);
+            }
+        }
+    }
+
+    #[test]
+    fn sites_in_any_order_attend_and_differentiate_as_autograd_does() {
+        tch::manual_seed(0);
+        for (kind, bound) in TOLERANCES {
+            for (n_sites, n_inputs) in [(1, 600), (5, 1), (257, 256), (300, 600), (600, 600)] {
+                for (n_heads, n_kv_heads) in GROUPS {
+                    let positions = positions(n_sites, n_inputs);
+                    let heads = heads([n_heads, n_kv_heads], n_sites, n_inputs, kind);
+                    let rope = rope(n_inputs, &heads.q);
+                    let sites = Sites::some(&rope, positions.shallow_clone(), n_inputs, &heads.q);
+                    assert_equal_to_autograd(&heads, &sites, &positions, bound);
+                }
+            }
+        }
+    }
+
+    /// Unsorted and repeated, and for the second of two examples filled up with the
+    /// first position, as a batch does it.
+    fn positions(n_sites: i64, n_inputs: i64) -> Tensor {
+        let positions = Tensor::randint(n_inputs, [2, n_sites], (Kind::Int64, Device::Cpu));
+        let _ = positions.get(1).narrow(0, n_sites / 2, n_sites - n_sites / 2).zero_();
+        positions
+    }
+
+    #[test]
+    fn what_is_added_at_sites_is_added_where_it_was_taken_from() {
+        let x = Tensor::arange(2 * 3 * 2, (Kind::Float, Device::Cpu)).reshape([2, 3, 2]);
+        let positions = Tensor::from_slice(&[2_i64, 0, 2, 1, 0, 0]).reshape([2, 3]);
+        let sites = Sites::some(&rope(3, &x), positions, 3, &x);
+        let taken: Vec<f32> = Vec::try_from(sites.of(&x).flatten(0, -1)).unwrap();
+        assert_eq!(taken, [4.0, 5.0, 0.0, 1.0, 4.0, 5.0, 8.0, 9.0, 6.0, 7.0, 6.0, 7.0]);
+        let own = Tensor::from_slice(&[1.0_f32, 2.0, 4.0, 8.0, 16.0, 32.0]);
+        let own = own.reshape([2, 3, 1]).expand([-1, -1, 2], false);
+        let added: Vec<f32> =
+            Vec::try_from(sites.add(x.zeros_like(), &own).flatten(0, -1)).unwrap();
+        assert_eq!(added, [2.0, 2.0, 0.0, 0.0, 5.0, 5.0, 48.0, 48.0, 8.0, 8.0, 0.0, 0.0]);
+    }
+}

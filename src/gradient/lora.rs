@@ -233,6 +233,27 @@ pub(super) mod tests {
         }
     }
 
+    /// Longer than a block of queries of [`attention`](super::super::attention),
+    /// as are the labels.
+    #[test]
+    fn gradients_of_long_rows_equal_those_of_one_example_and_one_graph() {
+        let row = |n_tokens: u32, n_prompt: u32| {
+            let token_ids: Vec<u32> = (0..n_tokens).map(|at| 7 * at * (at + 3) % 512).collect();
+            let supervised: Vec<bool> = (0..n_tokens).map(|at| at >= n_prompt).collect();
+            example(&token_ids, &supervised)
+        };
+        let examples = [row(601, 90), row(300, 2), row(258, 257)];
+        let batch: Vec<&Example> = examples.iter().collect();
+        let all = LinearModule::ALL.map(LinearModule::name);
+        for (dtype, tolerance) in [(Dtype::F32, 2e-6), (Dtype::Bf16, 3e-2)] {
+            let mut model = model_with(&all, dtype);
+            for (found, example) in gradients(&mut model, &batch).iter().zip(&examples) {
+                let distance = distance(found, &plain_gradient(&model, example));
+                assert!(distance <= tolerance, "{dtype:?}: {distance}");
+            }
+        }
+    }
+
     #[test]
     fn activations_computed_again_give_the_same_bits() {
         let examples = [
