@@ -123,7 +123,8 @@ impl CliError {
             }
             PipelineError::Interrupted => "the same command continues where this one ended",
             err if err.exit_code() == ExitCode::Damaged as u8 => {
-                "remove what is damaged and run `less-select` again: it makes anew what is missing"
+                "`less-select fsck` names all that is damaged; with `--repair` it removes that, and \
+                 `less-select` makes it anew"
             }
             _ => return None,
         };

@@ -18,7 +18,15 @@ fn help_names_every_stage_and_the_exit_codes() {
     assert!(output.status.success());
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let words = ["ingest", "warmup", "gradients", "index", "score", "select", "report", "plan"];
-    for word in words.into_iter().chain(["status", "inspect", "config", "doctor", "Exit codes"]) {
+    for word in words.into_iter().chain([
+        "status",
+        "inspect",
+        "fsck",
+        "gc",
+        "config",
+        "doctor",
+        "Exit codes",
+    ]) {
         assert!(text.contains(word), "no `{word}` in:\n{text}");
     }
 }

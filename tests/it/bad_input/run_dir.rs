@@ -47,15 +47,15 @@ fn a_damaged_file_of_the_run_stops_a_stage_and_is_made_anew_by_a_whole_run() {
     let adapter = "run/checkpoints/epoch-1/adapter_model.safetensors";
     insta::assert_snapshot!(says(adapter, &["gradients", "--store-dtype", "f32"]), @r"
     error: `run/checkpoints/epoch-1/adapter_model.safetensors` is not as stage `warmup` wrote it
-    hint: remove what is damaged and run `less-select` again: it makes anew what is missing
+    hint: `less-select fsck` names all that is damaged; with `--repair` it removes that, and `less-select` makes it anew
     ");
     insta::assert_snapshot!(says("run/pool/pool.parquet", &["warmup", "--lora-alpha", "64"]), @r"
     error: `run/pool/pool.parquet` is not as stage `ingest` wrote it
-    hint: remove what is damaged and run `less-select` again: it makes anew what is missing
+    hint: `less-select fsck` names all that is damaged; with `--repair` it removes that, and `less-select` makes it anew
     ");
     insta::assert_snapshot!(says("run/scores.parquet", &["select", "--budget", "2"]), @r"
     error: `run/scores.parquet` is not as stage `score` wrote it
-    hint: remove what is damaged and run `less-select` again: it makes anew what is missing
+    hint: `less-select fsck` names all that is damaged; with `--repair` it removes that, and `less-select` makes it anew
     ");
 }
 
@@ -66,7 +66,7 @@ fn a_damaged_manifest_is_named_and_made_anew_once_it_is_removed() {
     desk.run.write("run/manifest.json", "{");
     insta::assert_snapshot!(desk.refuses(&[], 76), @r"
     error: `run/manifest.json` is not a manifest this version can read: has no checksum of its own: it is damaged, or of another version
-    hint: remove what is damaged and run `less-select` again: it makes anew what is missing
+    hint: `less-select fsck` names all that is damaged; with `--repair` it removes that, and `less-select` makes it anew
     ");
     fs_err::remove_file(desk.path("run/manifest.json")).unwrap();
     desk.completes();
