@@ -208,9 +208,9 @@ pub fn check_batches(config: &Config) -> Result<Value, TorchError> {
     let vocab_size = model.config().vocab_size;
     let found = independence(&mut model, vocab_size)?;
     let tolerance = match config.compute.precision() {
-        // Products in another order are rounded another way: SmolLM2's gradients in
-        // bf16 are up to 8e-2 from those in f32, alone and in a batch.
-        Dtype::Bf16 => 1.5e-1,
+        // Products in another order are rounded another way: 4e-3 was found for
+        // SmolLM2 in bf16, and 8e-5 in f32.
+        Dtype::Bf16 => 5e-2,
         Dtype::F32 | Dtype::Auto => 1e-4,
     };
     Ok(json!({

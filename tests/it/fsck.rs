@@ -301,6 +301,12 @@ fn a_flipped_bit_or_a_missing_end_is_reported_and_never_scored() {
     for file in damaged.files() {
         damaged.damage(&file, spread(length(&file), 3));
     }
+    // Still JSON, but made from something else.
+    let marker = damaged.dir.index().join("epoch-1.json");
+    let text = fs_err::read_to_string(&marker).unwrap();
+    let other = text.replace("\"fingerprint\": \"", "\"fingerprint\": \"0");
+    assert_ne!(other, text);
+    damaged.assert_reported(&marker, other.as_bytes(), "another fingerprint");
     assert_eq!(findings(&damaged.run).damaged, []);
     assert_eq!(findings(&damaged.run).stages[&Stage::Score], Condition::Whole);
 }

@@ -15,7 +15,7 @@ use crate::stage::Stage;
 use crate::store::gradient_store::GradientStore;
 use crate::store::shard::Shard;
 use crate::store::shard_list::ShardList;
-use crate::store::{Split, StoreErrorKind};
+use crate::store::{Split, StoreError, StoreErrorKind};
 
 impl Check<'_> {
     /// Opens every recorded shard, and then every store of whole ones.
@@ -152,12 +152,22 @@ impl Check<'_> {
             .collect();
         for label in labels {
             match TargetIndex::open(&self.run.index(), &label) {
-                Err(err) => self.damaged(Some(Stage::Index), &err.path, reason(&err)),
+                Err(err) => self.unusable_index(&label, &err),
                 Ok(index) if self.must_agree(Stage::Index, &[Stage::Gradients]) => {
                     self.belongs(&label, &index);
                 }
                 Ok(_) => {}
             }
+        }
+    }
+
+    fn unusable_index(&mut self, label: &str, err: &StoreError) {
+        self.damaged(Some(Stage::Index), &err.path, reason(err));
+        // Each is whole by its marker: which of the markers lies is not known.
+        let [subtasks, rows] = TargetIndex::files(&self.run.index(), label);
+        if err.path == rows && matches!(err.kind, StoreErrorKind::Layout(_)) {
+            let what = "does not belong to the rows beside it".to_owned();
+            self.damaged(Some(Stage::Index), &subtasks, what);
         }
     }
 
