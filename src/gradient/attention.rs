@@ -209,10 +209,10 @@ mod tests {
     /// Heads, and heads of keys.
     const GROUPS: [(i64, i64); 3] = [(9, 3), (4, 4), (8, 1)];
 
-    /// Distances from f64, relative to its norm. In f32 sums of 16 to 600 terms are
-    /// rounded at 6e-8 a step; found are 1e-7 to 3e-7. bf16 rounds at 2e-3 (weights,
-    /// their gradients and results, each once); found are 2e-3 to 5e-3. One query
-    /// of 600 with a wrong key would be 0.04.
+    /// Distances from f64, relative to its norm. f32 rounds sums of 16 to 2400 terms
+    /// at 6e-8 a step: at most 4e-7 is found. bf16 rounds weights, their gradients
+    /// and what comes out, each once, at 2e-3: at most 5e-3. A query of 600 that saw
+    /// wrong keys would be 0.04.
     const TOLERANCES: [(Kind, f64); 2] = [(Kind::Float, 1e-6), (Kind::BFloat16, 1e-2)];
 
     /// Two examples' heads, of `kind`'s numbers.

@@ -234,7 +234,8 @@ pub(super) mod tests {
     }
 
     /// Longer than a block of queries of [`attention`](super::super::attention),
-    /// as are the labels.
+    /// as are the labels. In f32, 1.4e-6 is found: sums over more positions than in
+    /// the short rows above.
     #[test]
     fn gradients_of_long_rows_equal_those_of_one_example_and_one_graph() {
         let row = |n_tokens: u32, n_prompt: u32| {
@@ -245,7 +246,7 @@ pub(super) mod tests {
         let examples = [row(601, 90), row(300, 2), row(258, 257)];
         let batch: Vec<&Example> = examples.iter().collect();
         let all = LinearModule::ALL.map(LinearModule::name);
-        for (dtype, tolerance) in [(Dtype::F32, 2e-6), (Dtype::Bf16, 3e-2)] {
+        for (dtype, tolerance) in [(Dtype::F32, 5e-6), (Dtype::Bf16, 3e-2)] {
             let mut model = model_with(&all, dtype);
             for (found, example) in gradients(&mut model, &batch).iter().zip(&examples) {
                 let distance = distance(found, &plain_gradient(&model, example));
