@@ -33,6 +33,18 @@ pub fn remove_unfinished(dir: &Path) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes the file at `path`, if there is one.
+///
+/// # Errors
+///
+/// If it cannot be removed.
+pub fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
+}
+
 /// Writes `path` by filling a temporary sibling, flushing it to the disk and
 /// renaming it over `path`. The folder is made if it is missing.
 ///

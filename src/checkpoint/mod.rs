@@ -251,6 +251,15 @@ pub fn is_checkpoint(dir: &Path) -> bool {
     adapter::is_in(dir)
 }
 
+/// The number of the checkpoint in the folder `dir`, by which it stands among
+/// others; `None` if it is none that is counted.
+pub fn number_of(dir: &Path) -> Option<u64> {
+    let name = dir.file_name()?.to_string_lossy();
+    let (_, number) = name.rsplit_once('-')?;
+    let number = number.parse().ok()?;
+    (!name.starts_with('.') && adapter::is_in(dir)).then_some(number)
+}
+
 /// The checkpoints in `dir`, by the number at the end of their names: what the
 /// warm-up wrote (`epoch-N`), or the Trainer (`checkpoint-N`). A folder that
 /// itself is a checkpoint is the only one.
@@ -267,9 +276,7 @@ pub fn checkpoints_in(dir: &Path) -> Result<Vec<Checkpoint>, CheckpointError> {
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).map_err(|err| fail(err.into()))? {
         let path = entry.map_err(|err| fail(err.into()))?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let number = name.rsplit_once('-').and_then(|(_, number)| number.parse::<u64>().ok());
-        if let Some(number) = number.filter(|_| !name.starts_with('.') && adapter::is_in(&path)) {
+        if let Some(number) = number_of(&path) {
             found.push((number, path));
         }
     }

@@ -43,14 +43,15 @@ impl Part {
         Self { index: self.index + self.of.get() * index, of: all }
     }
 
-    /// Whether the part has this shard.
-    pub fn contains(self, shard: usize) -> bool {
-        shard % self.of == self.index
-    }
-
     /// The part's own of all `shards`.
     pub fn of<T>(self, shards: &[T]) -> impl Iterator<Item = &T> {
-        shards.iter().skip(self.index).step_by(self.of.get())
+        let own = shards.iter().enumerate().filter(move |(shard, _)| self.contains(*shard));
+        own.map(|(_, shard)| shard)
+    }
+
+    /// Whether the part has shard number `shard`.
+    fn contains(self, shard: usize) -> bool {
+        shard % self.of == self.index
     }
 }
 

@@ -22,6 +22,7 @@ use crate::stage::Stage;
 use crate::store::Split;
 use crate::store::shard::{named_fingerprint, remove_shard};
 use crate::store::shard_list::ShardList;
+use crate::warmup::is_epoch_dir;
 
 /// What is to be removed of a run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -169,7 +170,7 @@ impl Search<'_> {
             let name = name_of(&path);
             if name == "unfinished" || name == "unfinished.json" {
                 self.add(path, "of a warm-up that is complete")?;
-            } else if is_epoch(&path) && !self.is_recorded(Stage::Warmup, &path) {
+            } else if is_epoch_dir(&path) && !self.is_recorded(Stage::Warmup, &path) {
                 self.add(path, "a checkpoint that the warm-up does not have")?;
             }
         }
@@ -243,12 +244,6 @@ impl Search<'_> {
         }
         Ok(())
     }
-}
-
-/// `epoch-N`, as the warm-up names its checkpoints.
-fn is_epoch(path: &Path) -> bool {
-    let name = name_of(path);
-    name.strip_prefix("epoch-").is_some_and(|number| number.parse::<u32>().is_ok())
 }
 
 /// `subset-` and 8 hex digits.

@@ -15,7 +15,7 @@ use crate::cascade::similarities_file::SimilaritiesError;
 use crate::checkpoint::{Checkpoint, CheckpointError, LoraSettings, checkpoints_in};
 use crate::compute::Dtype;
 use crate::config::Config;
-use crate::gradient::collect::{CollectError, CollectSettings, Collected};
+use crate::gradient::collect::{CollectError, CollectSettings};
 use crate::gradient::collect_lora;
 use crate::gradient::direction::Moments;
 use crate::gradient::independence::independence;
@@ -137,15 +137,12 @@ pub fn gradients(
     // Before the first takes its time: the last must fit, too.
     checkpoints.iter().try_for_each(|checkpoint| collector.read(checkpoint).map(drop))?;
     let progress = StageProgress::new(observer, collector.n_rows(&checkpoints)?);
-    let (mut n_rows, mut n_present) = (0, 0);
     for checkpoint in &checkpoints {
         let gradient = gradient_fingerprint(&inputs, checkpoint, &mut checksums)?;
-        for collected in collector.collect(checkpoint, &gradient, &progress)? {
-            n_rows += collected.n_rows;
-            n_present += collected.n_present;
-        }
+        collector.collect(checkpoint, &gradient, &progress)?;
     }
-    Ok(json!({ "rows": n_rows, "were-there": n_present }))
+    // What there is now stands in the stores.
+    Ok(Value::Null)
 }
 
 /// The model, with the weights that the settings ask for.
@@ -260,7 +257,7 @@ impl<'a> Collector<'a> {
         checkpoint: &Checkpoint,
         gradient: &str,
         progress: &StageProgress<'_>,
-    ) -> Result<Vec<Collected>, TorchError> {
+    ) -> Result<(), TorchError> {
         let config = self.config;
         let (adapter, moments) = self.read(checkpoint)?;
         let layout = self.model.layout().clone();
@@ -268,7 +265,6 @@ impl<'a> Collector<'a> {
         let projection =
             Projection::new(config.projection, config.seed, checkpoint.label(), &layout)?;
         let kept = self.tables.kept();
-        let mut found = Vec::new();
         for (split, table) in self.tables.sources(kept.as_ref()) {
             let settings = CollectSettings {
                 header: stores::header(config, checkpoint, split, &layout, gradient.to_owned()),
@@ -282,9 +278,8 @@ impl<'a> Collector<'a> {
             let collected =
                 collect_lora(&mut self.model, table, measure, &dir, &settings, progress)?;
             progress.n_before.fetch_add(collected.n_rows as u64, Ordering::Relaxed);
-            found.push(collected);
         }
-        Ok(found)
+        Ok(())
     }
 
     /// The adapter, `[grad_dim]`, and the moments if a kind of gradient needs

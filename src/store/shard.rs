@@ -191,13 +191,8 @@ pub fn remove_shards(dir: &Path, header: &StoreHeader) -> std::io::Result<()> {
 /// If it cannot be removed.
 pub fn remove_shard(path: &Path) -> std::io::Result<()> {
     // The marker first: a shard without it does not count.
-    for file in [&marker_path(path), path] {
-        match fs_err::remove_file(file) {
-            Err(err) if err.kind() != std::io::ErrorKind::NotFound => return Err(err),
-            _ => {}
-        }
-    }
-    Ok(())
+    crate::fs::remove_if_there(&marker_path(path))?;
+    crate::fs::remove_if_there(path)
 }
 
 /// What the shard named `fingerprint` in the folder `dir` was made from, going

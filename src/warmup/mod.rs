@@ -31,6 +31,8 @@ mod train;
 #[cfg(feature = "torch")]
 mod training_step;
 
+use std::path::{Path, PathBuf};
+
 use serde::Serialize;
 
 #[cfg(feature = "torch")]
@@ -40,6 +42,17 @@ pub use schedule::Schedule;
 pub use snapshot::Output;
 #[cfg(feature = "torch")]
 pub use train::{Summary, WarmupError, train};
+
+/// The folder of an epoch's checkpoint, from 1, among the checkpoints in `dir`.
+pub fn epoch_dir(dir: &Path, epoch: u64) -> PathBuf {
+    dir.join(format!("epoch-{epoch}"))
+}
+
+/// Whether `path` has a name that a warm-up gives its checkpoints.
+pub fn is_epoch_dir(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    name.strip_prefix("epoch-").is_some_and(|number| number.parse::<u32>().is_ok())
+}
 
 /// The settings of the warm-up, the adapter's own aside.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -16,6 +16,7 @@ use fs_err as fs;
 use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{self, Checkpoint, CheckpointError, Content, TrainerState};
+use crate::fs::remove_if_there;
 use crate::gradient::direction::Moments;
 use crate::gradient::layout::ParamLayout;
 
@@ -118,11 +119,4 @@ fn checksums(folder: &Path) -> std::io::Result<BTreeMap<String, String>> {
         found.insert(name, crate::fs::checksum(&path)?);
     }
     Ok(found)
-}
-
-fn remove_if_there(path: &Path) -> std::io::Result<()> {
-    match fs::remove_file(path) {
-        Err(err) if err.kind() != std::io::ErrorKind::NotFound => Err(err),
-        _ => Ok(()),
-    }
 }

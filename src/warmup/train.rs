@@ -1,15 +1,15 @@
 //! The training: steps, epochs, checkpoints.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use fs_err as fs;
 
-use super::WarmupSettings;
 use super::init::initial_adapter;
 use super::rows::{choose, epoch_order};
 use super::snapshot::{Keeper, Output};
 use super::training_step::{StepOutcome, Trainer};
+use super::{WarmupSettings, epoch_dir, is_epoch_dir};
 use crate::checkpoint::{self, CheckpointError, Content, LogEntry, TrainerState};
 use crate::gradient::collect::ExampleSource;
 use crate::gradient::direction::Moments;
@@ -146,11 +146,6 @@ pub fn train(
     Ok(training.summary())
 }
 
-/// The folder of an epoch's checkpoint.
-fn epoch_dir(dir: &Path, epoch: u64) -> PathBuf {
-    dir.join(format!("epoch-{epoch}"))
-}
-
 /// The chosen examples, in order of id.
 fn read_share(
     pool: &dyn ExampleSource,
@@ -167,8 +162,7 @@ fn clear(dir: &Path) -> Result<(), WarmupError> {
     fs::create_dir_all(dir)?;
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.strip_prefix("epoch-").is_some_and(|number| number.parse::<u32>().is_ok()) {
+        if is_epoch_dir(&path) {
             fs::remove_dir_all(&path)?;
         }
     }

@@ -3,8 +3,8 @@
 //!
 //! Every byte of every recorded file is read and hashed anew; the cache of
 //! [`Checksums`](super::checksums::Checksums) is not asked. Without
-//! [`repair`] nothing is written and nobody is kept waiting: a run can be
-//! looked at on a read-only disk, or while another process works on it.
+//! [`repair`] nothing is written and nobody waited for: a run can be looked at
+//! on a read-only disk, or while another process works on it.
 
 mod contents;
 mod outputs;
@@ -79,8 +79,8 @@ pub enum Condition {
     Missing,
 }
 
-/// Reads all of `run` and says what is not as it was written. Writes nothing
-/// and takes no lock.
+/// Reads all of `run` and says what is not as it was written. Writes nothing,
+/// and has the lock only for the instant in which it sees whether it is held.
 ///
 /// # Errors
 ///

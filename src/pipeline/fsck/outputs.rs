@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 
 use super::Check;
-use crate::checkpoint::is_checkpoint;
+use crate::checkpoint::number_of;
 use crate::fs::entries;
 use crate::pipeline::PipelineError;
 use crate::pipeline::manifest::StageRecord;
@@ -77,7 +77,7 @@ impl Check<'_> {
         for folder in entries(&self.run.checkpoints())?.into_iter().filter(|path| path.is_dir()) {
             if is_known(&folder) {
                 strangers.extend(entries(&folder)?.into_iter().filter(|file| !is_known(file)));
-            } else if !is_hidden(&folder) && is_numbered(&folder) && is_checkpoint(&folder) {
+            } else if number_of(&folder).is_some() {
                 strangers.push(folder);
             }
         }
@@ -87,13 +87,4 @@ impl Check<'_> {
         }
         Ok(())
     }
-}
-
-fn is_hidden(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'))
-}
-
-fn is_numbered(path: &Path) -> bool {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name.rsplit_once('-').is_some_and(|(_, number)| number.parse::<u64>().is_ok())
 }

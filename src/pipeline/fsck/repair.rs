@@ -38,8 +38,5 @@ fn drop_one(run: &RunDir, path: &Path) -> io::Result<()> {
     if path.extension() == Some("arrow".as_ref()) {
         return remove_shard(path);
     }
-    match fs_err::remove_file(path) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(err),
-        _ => Ok(()),
-    }
+    crate::fs::remove_if_there(path)
 }
