@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "a benchmark that panics says so")]
 #![expect(clippy::print_stdout, reason = "a benchmark tells its figures")]
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use criterion::measurement::WallTime;
@@ -21,15 +22,18 @@ use less_select::pool::{Example, ExampleId};
 use less_select::seed::Seed;
 use rand_chacha::rand_core::Rng;
 
-/// Tokens of a batch: the default of the `batch-tokens` setting, or what the
-/// environment says.
+/// Tokens of a batch: the default of the `batch-tokens` setting on a processor, or
+/// what the environment says.
 fn batch_tokens() -> usize {
     let said = std::env::var("LESS_SELECT_BENCH_BATCH_TOKENS");
     said.map_or(1024, |tokens| tokens.parse().unwrap())
 }
 
 fn compute(dtype: Dtype) -> ComputeSettings {
-    ComputeSettings { batch_tokens: batch_tokens(), ..ComputeSettings::cpu(dtype) }
+    ComputeSettings {
+        batch_tokens: NonZeroUsize::new(batch_tokens()),
+        ..ComputeSettings::cpu(dtype)
+    }
 }
 
 fn tiny_llama() -> PathBuf {

@@ -73,8 +73,9 @@ pub struct ComputeSettings {
     /// cores this process may use.
     pub threads: Option<std::num::NonZeroUsize>,
     /// Most tokens in a batch, padding included: rows are batched by length
-    /// until one more would pass it. One row alone may.
-    pub batch_tokens: usize,
+    /// until one more would pass it. One row alone may. `None` is 16384 on a CUDA
+    /// device and 1024 elsewhere.
+    pub batch_tokens: Option<std::num::NonZeroUsize>,
     /// Whether a layer's activations are computed again for its backward pass
     /// instead of kept: a third more operations, and of a batch's activations
     /// only one layer's in memory.
@@ -85,7 +86,7 @@ impl ComputeSettings {
     /// The CPU, all of its cores, batches of the default size.
     #[must_use]
     pub fn cpu(dtype: Dtype) -> Self {
-        Self { device: Device::Cpu, dtype, threads: None, batch_tokens: 1024, recompute: false }
+        Self { device: Device::Cpu, dtype, threads: None, batch_tokens: None, recompute: false }
     }
 
     /// The precision these settings come to, never `Auto`, which is bf16 on a

@@ -227,7 +227,9 @@ impl Settings<'_> {
             device: self.devices()?[0],
             dtype: self.one_of("dtype", self.raw.dtype.as_ref(), "auto, f32 or bf16")?,
             threads: NonZeroUsize::new(self.set("threads", self.raw.threads)? as usize),
-            batch_tokens: self.count("batch-tokens", self.raw.batch_tokens)?.get(),
+            batch_tokens: NonZeroUsize::new(
+                self.set("batch-tokens", self.raw.batch_tokens)? as usize
+            ),
             recompute: self.set("recompute", self.raw.recompute)?,
         })
     }

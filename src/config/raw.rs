@@ -402,7 +402,7 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recompute: Option<bool>,
 
-    /// Most tokens in a batch, padding included
+    /// Most tokens in a batch, padding included; 0 is 16384 on a CUDA device, else 1024
     #[arg(
         long,
         global = true,

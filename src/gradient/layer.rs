@@ -7,10 +7,11 @@
 //! [`Decoder::layer`](crate::model::decoder::Decoder::layer) is tested with
 //! autograd.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::adapted::{Adapted, Sink};
-use super::attention::{Heads, Sites};
+use super::attention::{Attention, Heads, Sites};
+use super::norm::Norm;
 use crate::model::attention::Rope;
 use crate::model::batch::Batch;
 use crate::model::modules::LinearModule;
@@ -31,17 +32,17 @@ pub(super) struct Tape {
     layer: usize,
     /// `[n_examples, n_inputs, hidden_size]`.
     input: Tensor,
-    heads: Heads,
-    /// What attention gives, `[n_examples, n_sites, n_heads · head_dim]`.
-    attended: Tensor,
+    attention: Attention,
     /// Between attention and MLP, `[n_examples, n_sites, hidden_size]`.
     middle: Tensor,
     /// `[n_examples, n_sites, intermediate_size]`.
     gate: Tensor,
     up: Tensor,
-    /// By module, s·x·Aᵀ where it is known.
-    inner: [Option<Tensor>; LinearModule::ALL.len()],
+    inner: Inner,
 }
+
+/// By module, s·x·Aᵀ where it is known.
+type Inner = [Option<Tensor>; LinearModule::ALL.len()];
 
 impl<'a> Layers<'a> {
     pub(super) fn new(model: &'a LoraDecoder, batch: &Batch) -> Self {
@@ -70,15 +71,15 @@ impl<'a> Layers<'a> {
         let heads = Heads {
             q: sites.rope.turn(&self.by_head(&linear(LinearModule::QProj, &sites.of(&x)))),
             k: self.rope.turn(&self.by_head(&linear(LinearModule::KProj, &x))),
-            v: self.by_head(&linear(LinearModule::VProj, &x)).contiguous(),
+            v: self.by_head(&linear(LinearModule::VProj, &x)),
         };
-        let attended = heads.attend(sites);
-        let middle = linear(LinearModule::OProj, &attended).g_add_(&sites.of(&input));
+        let attention = Attention::new(heads, sites, self.model.is_fused);
+        let middle = linear(LinearModule::OProj, &attention.y()).g_add_(&sites.of(&input));
         let x = decoder.rms_norm(&middle, &decoder.layers[layer].post_attention_norm);
         let gate = linear(LinearModule::GateProj, &x);
         let up = linear(LinearModule::UpProj, &x);
         let output = linear(LinearModule::DownProj, &(gate.silu() * &up)).g_add_(&middle);
-        (output, Tape { layer, input, heads, attended, middle, gate, up, inner })
+        (output, Tape { layer, input, attention, middle, gate, up, inner })
     }
 
     /// From the gradient by a layer's output to that by its input; the adapters'
@@ -91,19 +92,19 @@ impl<'a> Layers<'a> {
     ) -> Result<Tensor, ModelError> {
         let by_middle = self.through_mlp(&mut tape, gradient, sink)?;
         let sites = self.sites(tape.layer);
-        let attended = tape.attended.shallow_clone();
-        let by_attended = self.back(&mut tape, LinearModule::OProj, &attended, &by_middle, sink)?;
-        let by = tape.heads.differentiate(sites, &by_attended);
-        let norm = &self.model.decoder.layers[tape.layer].input_norm;
-        let x = self.model.decoder.rms_norm(&tape.input, norm);
-        let (q, k) = (sites.rope.turn_back(&by.q), self.rope.turn_back(&by.k));
+        let Tape { layer, input, attention, mut inner, .. } = tape;
         let mut back = |module, x: &Tensor, delta: &Tensor| {
-            self.back(&mut tape, module, x, &as_rows(delta), sink)
+            self.back(layer, &mut inner, module, x, delta, sink)
         };
-        let by_v = back(LinearModule::VProj, &x, &by.v)?;
-        let by_x = back(LinearModule::KProj, &x, &k)?.f_add_(&by_v)?;
-        let by_x = sites.add(by_x, &back(LinearModule::QProj, &sites.of(&x), &q)?);
-        Ok(sites.add(self.through_norm(&tape.input, norm, &by_x), &by_middle))
+        let by_attended = back(LinearModule::OProj, &attention.y(), &by_middle)?;
+        let by = attention.differentiate(sites, &by_attended);
+        let norm = self.norm(&input, &self.model.decoder.layers[layer].input_norm);
+        let x = norm.y();
+        let (q, k) = (sites.rope.turn_back(&by.q), self.rope.turn_back(&by.k));
+        let by_v = back(LinearModule::VProj, &x, &as_rows(&by.v))?;
+        let by_x = back(LinearModule::KProj, &x, &as_rows(&k))?.f_add_(&by_v)?;
+        let by_q = back(LinearModule::QProj, &sites.of(&x), &as_rows(&q))?;
+        Ok(sites.add(norm.differentiate(&sites.add(by_x, &by_q)), &by_middle))
     }
 
     /// From the gradient by a layer's output to that by the MLP's input.
@@ -113,45 +114,36 @@ impl<'a> Layers<'a> {
         gradient: &Tensor,
         sink: &mut Sink<'_>,
     ) -> Result<Tensor, ModelError> {
-        let Tape { gate, up, middle, .. } = &*tape;
-        let [gate, up, middle] = [gate, up, middle].map(Tensor::shallow_clone);
+        let Tape { layer, middle, gate, up, inner, .. } = tape;
+        let mut back =
+            |module, x: &Tensor, delta: &Tensor| self.back(*layer, inner, module, x, delta, sink);
         let mut opened = gate.silu();
-        let by_product =
-            self.back(tape, LinearModule::DownProj, &(&opened * &up), gradient, sink)?;
+        let by_product = back(LinearModule::DownProj, &(&opened * &*up), gradient)?;
         let by_up = opened.g_mul_(&by_product);
-        let by_gate = gate.silu_backward(&(by_product * up));
-        let norm = &self.model.decoder.layers[tape.layer].post_attention_norm;
-        let x = self.model.decoder.rms_norm(&middle, norm);
-        let by_x = self.back(tape, LinearModule::GateProj, &x, &by_gate, sink)?;
-        let by_x = by_x + self.back(tape, LinearModule::UpProj, &x, &by_up, sink)?;
-        Ok(self.through_norm(&middle, norm, &by_x).g_add_(gradient))
+        let by_gate = gate.silu_backward(&(by_product * &*up));
+        let norm = self.norm(middle, &self.model.decoder.layers[*layer].post_attention_norm);
+        let x = norm.y();
+        let by_x = back(LinearModule::GateProj, &x, &by_gate)?;
+        let by_x = by_x + back(LinearModule::UpProj, &x, &by_up)?;
+        Ok(norm.differentiate(&by_x).g_add_(gradient))
     }
 
-    /// Back through a linear module whose input was `x`.
+    /// Back through a linear module whose input was `x`; `inner` is the layer's.
     fn back(
         &self,
-        tape: &mut Tape,
+        layer: usize,
+        inner: &mut Inner,
         module: LinearModule,
         x: &Tensor,
         delta: &Tensor,
         sink: &mut Sink<'_>,
     ) -> Result<Tensor, ModelError> {
-        let inner = tape.inner[module as usize].take();
-        Adapted::new(self.model, tape.layer, module).backward(x, inner, delta, sink)
+        let inner = inner[module as usize].take();
+        Adapted::new(self.model, layer, module).backward(x, inner, delta, sink)
     }
 
-    /// Back through RMS norm, y = w ∘ n with n = x / rms(x): with g = w ∘ ∇y,
-    /// ∇x = (g − n · mean(g ∘ n)) / rms(x). In f32, as libtorch does it.
-    fn through_norm(&self, x: &Tensor, weight: &Tensor, gradient: &Tensor) -> Tensor {
-        let kind = x.kind();
-        let [x, weight, gradient] = [x, weight, gradient].map(|tensor| tensor.to_kind(Kind::Float));
-        let squares = x.square().mean_dim(-1, true, Kind::Float);
-        let reciprocal = (squares + self.model.config().rms_norm_eps).rsqrt_();
-        let normed = x * &reciprocal;
-        let mut by_normed = gradient * weight;
-        let mean = (&by_normed * &normed).mean_dim(-1, true, Kind::Float);
-        let by_x = by_normed.addcmul_(&normed, &mean.neg()) * reciprocal;
-        by_x.to_kind(kind)
+    fn norm(&self, x: &Tensor, weight: &'a Tensor) -> Norm<'a> {
+        Norm::new(&self.model.decoder, x, weight, self.model.is_fused)
     }
 
     /// A view of `rows`, `[n_examples, n, heads · head_dim]`, as

@@ -11,12 +11,16 @@ use super::layer::{Layers, Tape};
 use super::layout::ParamLayout;
 use super::{ExampleLoss, PerExampleGradients};
 use crate::model::batch::Batch;
-use crate::model::{LoraDecoder, ModelError, memory};
+use crate::model::{LoraDecoder, ModelError, dim, memory};
 use crate::pool::Example;
 
-/// Labels whose logits are in memory at once: with 50,000 tokens in the
-/// vocabulary, 25 MB of f32.
-const LABELS: i64 = 128;
+/// Labels whose logits are in memory at once on a processor: with 50,000 tokens
+/// in the vocabulary, 25 MB of f32.
+const LABELS: usize = 128;
+
+/// Logits in memory at once on a CUDA device, 256 MB of f32: products of few rows
+/// would wait for its memory.
+const LOGITS_ON_DEVICE: usize = 1 << 26;
 
 impl PerExampleGradients for LoraDecoder {
     type Error = ModelError;
@@ -78,31 +82,38 @@ impl LoraDecoder {
             };
             gradient = pass.differentiate(tape, &gradient, sink)?;
         }
-        Ok(losses)
+        Ok(mean_losses(batch, &Vec::<f32>::try_from(losses)?))
     }
 
-    /// Losses, and the gradient of their sum by `hidden`, `[n_examples,
+    /// Losses of the labels in nats, f32 `[n_supervised]`, and the gradient of their sum by `hidden`, `[n_examples,
     /// n_sites, hidden_size]`.
     fn label_gradients(
         &self,
         batch: &Batch,
         hidden: &Tensor,
-    ) -> Result<(Vec<ExampleLoss>, Tensor), ModelError> {
+    ) -> Result<(Tensor, Tensor), ModelError> {
         let weights = weights(batch).to_device(self.device());
         let at_labels = hidden.flatten(0, 1).index_select(0, &batch.labels);
         let n_labels = at_labels.size()[0];
+        let n_at_once = self.labels_at_once();
         let mut gradient = hidden.zeros_like().flatten(0, 1);
-        let mut losses = Vec::new();
-        for start in (0..n_labels).step_by(LABELS as usize) {
-            let own = |rows: &Tensor| rows.narrow(0, start, LABELS.min(n_labels - start));
+        let losses = gradient.new_empty([n_labels], (Kind::Float, self.device()));
+        for start in (0..n_labels).step_by(n_at_once) {
+            let n_own = dim(n_at_once).min(n_labels - start);
+            let own = |rows: &Tensor| rows.narrow(0, start, n_own);
             let hidden = own(&at_labels).detach().set_requires_grad(true);
             let token_losses = self.decoder.losses_at(&hidden, &own(&batch.targets));
             let total = (&token_losses * own(&weights)).sum(Kind::Float);
             let by_hidden = Tensor::f_run_backward(&[total], &[hidden], false, false)?;
             let _ = gradient.index_copy_(0, &own(&batch.labels), &by_hidden[0]);
-            losses.extend(Vec::<f32>::try_from(token_losses.detach())?);
+            own(&losses).copy_(&token_losses.detach());
         }
-        Ok((mean_losses(batch, &losses), gradient.view_(hidden.size())))
+        Ok((losses, gradient.view_(hidden.size())))
+    }
+
+    fn labels_at_once(&self) -> usize {
+        let logits = if self.device().is_cuda() { LOGITS_ON_DEVICE } else { 0 };
+        (logits / self.config().vocab_size).max(LABELS)
     }
 }
 
@@ -226,9 +237,13 @@ pub(super) mod tests {
             (&all[..], Dtype::Bf16, 3e-2),
         ] {
             let mut model = model_with(targets, dtype);
-            for (found, example) in gradients(&mut model, &batch).iter().zip(&examples) {
-                let distance = distance(found, &plain_gradient(&model, example));
-                assert!(distance <= tolerance, "{targets:?}, {dtype:?}: {distance}");
+            for is_fused in [false, true] {
+                model.is_fused = is_fused;
+                for (found, example) in gradients(&mut model, &batch).iter().zip(&examples) {
+                    let distance = distance(found, &plain_gradient(&model, example));
+                    let what = format!("{targets:?}, {dtype:?}, fused: {is_fused}");
+                    assert!(distance <= tolerance, "{what}: {distance}");
+                }
             }
         }
     }

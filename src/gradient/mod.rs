@@ -14,6 +14,8 @@ mod adapted;
 mod attention;
 pub mod collect;
 pub mod direction;
+#[cfg(feature = "torch")]
+mod fused;
 pub mod independence;
 #[cfg(feature = "torch")]
 mod layer;
@@ -22,6 +24,8 @@ pub mod linear;
 #[cfg(feature = "torch")]
 mod lora;
 pub mod measure;
+#[cfg(feature = "torch")]
+mod norm;
 #[cfg(feature = "torch")]
 mod on_device;
 pub mod on_host;

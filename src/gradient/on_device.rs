@@ -11,6 +11,7 @@
 
 use std::path::Path;
 
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use tch::{Device, Kind, Tensor};
 
 use super::collect::{CollectError, CollectSettings, Collected, ExampleSource, Work, collect};
@@ -37,14 +38,16 @@ pub(crate) fn collect_lora(
         return Ok(collect(model, source, measure, dir, settings, observer)?);
     }
     settings.check(measure)?;
-    let batches = OnDevice::new(model, measure).map_err(|source| CollectError::Prepare {
+    let threads = settings.thread_pool().map_err(CollectError::from)?;
+    let Some(bags) = threads.install(|| bags(measure)) else {
+        return Ok(collect(model, source, measure, dir, settings, observer)?);
+    };
+    let batches = OnDevice::new(model, measure, &bags);
+    drop(bags);
+    let mut batches = batches.map_err(|source| CollectError::Prepare {
         checkpoint: settings.header.checkpoint.clone(),
         source,
     })?;
-    let Some(mut batches) = batches else {
-        return Ok(collect(model, source, measure, dir, settings, observer)?);
-    };
-    let threads = settings.thread_pool().map_err(CollectError::from)?;
     let work = Work::new(source, measure, dir, settings, &threads, observer);
     Ok(work.map_err(CollectError::from)?.collect(&mut batches)?)
 }
@@ -58,30 +61,26 @@ pub(super) struct OnDevice<'a> {
 }
 
 impl<'a> OnDevice<'a> {
-    /// Puts tables on `model`'s device; `None` where the projection is not one
-    /// that is computed there.
+    /// Puts the tables of every parameter on `model`'s device.
     pub(super) fn new(
         model: &'a LoraDecoder,
         measure: Measure<'a>,
-    ) -> Result<Option<Self>, ModelError> {
-        let Some(params) = memory::guarded(|| Ok(Self::tables(model, measure)))? else {
-            return Ok(None);
-        };
+        bags: &[Bags],
+    ) -> Result<Self, ModelError> {
+        let params = memory::guarded(|| Ok(Self::tables(model, measure, bags)))?;
         let proj_dim = measure.projection.proj_dim();
-        Ok(Some(Self { model, kinds: measure.kinds, proj_dim, params }))
+        Ok(Self { model, kinds: measure.kinds, proj_dim, params })
     }
 
-    fn tables(model: &LoraDecoder, measure: Measure<'_>) -> Option<Vec<ParamTables>> {
-        let tables = |(param_idx, param): (usize, &Param)| {
-            let buckets = measure.projection.signed_buckets(param_idx)?;
-            let moments =
-                measure.moments.filter(|_| measure.kinds.iter().any(|kind| kind.needs_moments()));
-            Some(ParamTables {
-                bags: Bags::new(buckets, measure.projection.proj_dim(), model.device()),
-                moments: moments.map(|moments| DeviceMoments::new(moments, param, model.device())),
-            })
+    fn tables(model: &LoraDecoder, measure: Measure<'_>, bags: &[Bags]) -> Vec<ParamTables> {
+        let device = model.device();
+        let needs_moments = measure.kinds.iter().any(|kind| kind.needs_moments());
+        let moments = measure.moments.filter(|_| needs_moments);
+        let tables = |(param, bags): (&Param, &Bags)| ParamTables {
+            bags: bags.to_device(device),
+            moments: moments.map(|moments| DeviceMoments::new(moments, param, device)),
         };
-        measure.projection.layout().params().iter().enumerate().map(tables).collect()
+        measure.projection.layout().params().iter().zip(bags).map(tables).collect()
     }
 }
 
@@ -131,7 +130,7 @@ impl OnDevice<'_> {
 
 /// What one parameter's gradients meet.
 struct ParamTables {
-    bags: Bags,
+    bags: DeviceBags,
     moments: Option<DeviceMoments>,
 }
 
@@ -148,18 +147,29 @@ impl ParamTables {
     }
 }
 
-/// One parameter's part of the sparse projection.
-struct Bags {
-    /// Coordinates, bag after bag, i32 `[len]`.
-    coordinates: Tensor,
-    /// Where each bag starts, i32 `[proj_dim]`.
-    starts: Tensor,
-    /// ±1 of each of the coordinates, f32 `[len]`.
-    signs: Tensor,
+/// One parameter's part of the sparse projection, by output.
+pub(super) struct Bags {
+    /// Coordinates, bag after bag, `[len]`.
+    coordinates: Vec<i32>,
+    /// Where each bag starts, `[proj_dim]`.
+    starts: Vec<i32>,
+    /// ±1 of each of the coordinates, `[len]`.
+    signs: Vec<f32>,
+}
+
+/// Every parameter's, on the current rayon pool; `None` if the projection is not
+/// sparse.
+pub(super) fn bags(measure: Measure<'_>) -> Option<Vec<Bags>> {
+    let proj_dim = measure.projection.proj_dim();
+    let of_param = |param_idx| {
+        let signed_buckets = measure.projection.signed_buckets(param_idx)?;
+        Some(Bags::new(signed_buckets, proj_dim))
+    };
+    (0..measure.projection.layout().params().len()).into_par_iter().map(of_param).collect()
 }
 
 impl Bags {
-    fn new(signed_buckets: SignedBuckets<'_>, proj_dim: usize, device: Device) -> Self {
+    fn new(signed_buckets: SignedBuckets<'_>, proj_dim: usize) -> Self {
         let mut starts = vec![0; proj_dim + 1];
         for (bucket, _) in signed_buckets.iter() {
             starts[bucket + 1] += 1;
@@ -175,14 +185,27 @@ impl Bags {
             signs[next[bucket]] = sign;
             next[bucket] += 1;
         }
-        let starts: Vec<i32> = starts[..proj_dim].iter().map(|start| index(*start)).collect();
-        Self {
-            coordinates: Tensor::from_slice(&coordinates).to_device(device),
-            starts: Tensor::from_slice(&starts).to_device(device),
-            signs: Tensor::from_slice(&signs).to_device(device),
-        }
+        let starts = starts[..proj_dim].iter().map(|start| index(*start)).collect();
+        Self { coordinates, starts, signs }
     }
 
+    fn to_device(&self, device: Device) -> DeviceBags {
+        DeviceBags {
+            coordinates: Tensor::from_slice(&self.coordinates).to_device(device),
+            starts: Tensor::from_slice(&self.starts).to_device(device),
+            signs: Tensor::from_slice(&self.signs).to_device(device),
+        }
+    }
+}
+
+/// [`Bags`] where the gradients are.
+struct DeviceBags {
+    coordinates: Tensor,
+    starts: Tensor,
+    signs: Tensor,
+}
+
+impl DeviceBags {
     /// `[proj_dim, n]` of `[n, len]`.
     fn sums(&self, rows: &Tensor) -> Tensor {
         const SUM: i64 = 0;
@@ -275,8 +298,9 @@ mod tests {
             exp_avg_sq: (0..grad_dim).map(|at| 1e-4 * (1 + at % 13) as f32).collect(),
         };
         let measure = Measure { kinds: &KINDS, moments: Some(&moments), projection: &projection };
-        let there = OnDevice::new(&model, measure).unwrap().unwrap().measure(&batch).unwrap();
         let threads = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let mut there = OnDevice::new(&model, measure, &bags(measure).unwrap()).unwrap();
+        let there = there.measure(&batch).unwrap();
         let here = OnHost::new(&mut model, measure, &threads).measure(&batch).unwrap();
         assert_eq!(there.is_nonzero, here.is_nonzero);
         assert_eq!(there.is_nonzero, [true, true, false]);

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::PerExampleGradients;
 use super::direction::GradientKind;
 use super::measure::{Measure, MeasureBatches};
-use super::on_device::OnDevice;
+use super::on_device::{OnDevice, bags};
 use crate::compute::ComputeSettings;
 use crate::model::probe::probe;
 use crate::model::{LoraDecoder, ModelError};
@@ -48,46 +48,45 @@ pub struct Speed {
 ///
 /// # Panics
 ///
-/// Never: 8192 is a power of two.
+/// Never: 8192 is a power of two, and the projection is sparse.
 pub fn speed(
     model: &mut LoraDecoder,
     compute: &ComputeSettings,
     n_tokens: usize,
 ) -> Result<Speed, ModelError> {
-    let rows = random_rows((compute.batch_tokens / n_tokens).max(1), n_tokens, model);
+    let rows = random_rows((model.batch_tokens / n_tokens).max(1), n_tokens, model);
     let batch: Vec<&Example> = rows.iter().collect();
     let flop = model.config().gradient_flop(model.layout(), n_tokens - 1, n_tokens / 2);
-    let settings = ProjectionSettings { kind: ProjectionKind::Sjlt, proj_dim: 8192 };
-    let projection = model.device().is_cuda().then(|| {
-        Projection::new(settings, Seed(0), "speed", model.layout()).expect("a power of two")
-    });
-    let turn = |model: &mut LoraDecoder| {
+    let timed = |work: &mut Work<'_>| {
         let peak_gflops = probe(compute).gflops;
         let start = Instant::now();
-        run(model, projection.as_ref(), &batch)?;
+        work()?;
         let seconds = start.elapsed().as_secs_f64() / batch.len() as f64;
         let share = flop / seconds / (1e9 * peak_gflops);
         Ok(Speed { n_tokens, n_rows: batch.len(), seconds, peak_gflops, share })
     };
-    // The first finds nothing warm.
-    turn(model)?;
-    let mut turns = (0..N_TURNS).map(|_| turn(model)).collect::<Result<Vec<_>, ModelError>>()?;
-    turns.sort_by(|a, b| a.share.total_cmp(&b.share));
-    Ok(turns[N_TURNS / 2])
+    if !model.device().is_cuda() {
+        return median(|| timed(&mut || model.backward(&batch, &mut |_, _| ()).map(drop)));
+    }
+    let settings = ProjectionSettings { kind: ProjectionKind::Sjlt, proj_dim: 8192 };
+    let projection =
+        Projection::new(settings, Seed(0), "speed", model.layout()).expect("a power of two");
+    let measure = Measure { kinds: &[GradientKind::Sgd], moments: None, projection: &projection };
+    let bags = bags(measure).expect("the projection is sparse");
+    let mut there = OnDevice::new(model, measure, &bags)?;
+    median(|| timed(&mut || there.measure(&batch).map(drop)))
 }
 
-fn run(
-    model: &mut LoraDecoder,
-    projection: Option<&Projection>,
-    batch: &[&Example],
-) -> Result<(), ModelError> {
-    const KINDS: [GradientKind; 1] = [GradientKind::Sgd];
-    let measure = projection.map(|projection| Measure { kinds: &KINDS, moments: None, projection });
-    let there = measure.map(|measure| OnDevice::new(model, measure)).transpose()?.flatten();
-    match there {
-        Some(mut there) => there.measure(batch).map(drop),
-        None => model.backward(batch, &mut |_, _| ()).map(drop),
-    }
+/// What is timed.
+type Work<'a> = dyn FnMut() -> Result<(), ModelError> + 'a;
+
+/// The median turn, by its share.
+fn median(mut turn: impl FnMut() -> Result<Speed, ModelError>) -> Result<Speed, ModelError> {
+    // The first finds nothing warm.
+    turn()?;
+    let mut turns = (0..N_TURNS).map(|_| turn()).collect::<Result<Vec<_>, _>>()?;
+    turns.sort_by(|a, b| a.share.total_cmp(&b.share));
+    Ok(turns[N_TURNS / 2])
 }
 
 fn random_rows(n: usize, n_tokens: usize, model: &LoraDecoder) -> Vec<Example> {

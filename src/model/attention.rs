@@ -1,4 +1,4 @@
-//! Positions in attention: rotary embedding.
+//! Attention, and positions in it: rotary embedding.
 
 use tch::{Kind, Tensor};
 
@@ -35,10 +35,16 @@ impl Rope {
         Self { cos: rows(&self.cos), sin: rows(&self.sin) }
     }
 
-    /// Turns heads `[n_examples, n_heads, n_inputs, head_dim]` by their positions.
+    /// Turns heads `[n_examples, n_heads, n_inputs, head_dim]` by their positions;
+    /// they come out laid out in memory as they went in.
     pub(crate) fn turn(&self, heads: &Tensor) -> Tensor {
-        let mut turned = halves_swapped(heads) * &self.sin;
-        turned.addcmul_(heads, &self.cos)
+        let turned = heads * &self.cos;
+        let half = heads.size()[3] / 2;
+        for (own, other) in [(0, half), (half, 0)] {
+            let sin = self.sin.narrow(-1, own, half);
+            let _ = turned.narrow(-1, own, half).addcmul_(&heads.narrow(-1, other, half), &sin);
+        }
+        turned
     }
 
     /// Turns them back, which is also how gradients go.
@@ -51,8 +57,12 @@ impl Rope {
     }
 }
 
-/// Coordinate i in the place of i + d/2 and the other way round; contiguous.
-fn halves_swapped(heads: &Tensor) -> Tensor {
-    let halves = heads.chunk(2, -1);
-    Tensor::cat(&[&halves[1], &halves[0]], -1)
+/// What every position reads of itself and those before it, `[n_examples,
+/// n_inputs, n_heads · head_dim]`: queries `[n_examples, n_heads, n_inputs,
+/// head_dim]`, keys and values of as many heads or of fewer.
+pub(crate) fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+    let is_grouped = k.size()[1] < q.size()[1];
+    let out =
+        Tensor::scaled_dot_product_attention::<Tensor>(q, k, v, None, 0.0, true, None, is_grouped);
+    out.transpose(1, 2).flatten(2, 3)
 }

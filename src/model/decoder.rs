@@ -2,7 +2,7 @@
 
 use tch::{Kind, Tensor};
 
-use super::attention::Rope;
+use super::attention::{Rope, causal_attention};
 use super::batch::Batch;
 use super::lora::LoraLeaves;
 use super::modules::LinearModule;
@@ -84,12 +84,7 @@ impl Decoder {
         let q = heads(LinearModule::QProj, n_heads, x);
         let k = heads(LinearModule::KProj, n_kv_heads, x);
         let v = heads(LinearModule::VProj, n_kv_heads, x);
-        let (q, k) = (rope.turn(&q), rope.turn(&k));
-        let is_grouped = n_kv_heads < n_heads;
-        let out = Tensor::scaled_dot_product_attention::<Tensor>(
-            &q, &k, &v, None, 0.0, true, None, is_grouped,
-        );
-        linear(LinearModule::OProj, &out.transpose(1, 2).flatten(2, 3))
+        linear(LinearModule::OProj, &causal_attention(&rope.turn(&q), &rope.turn(&k), &v))
     }
 
     /// A linear module of a layer.

@@ -1,5 +1,6 @@
 //! A model and its adapter, loaded on a device.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use tch::{Kind, TchError, Tensor};
@@ -69,8 +70,13 @@ pub struct LoraDecoder {
     /// module that has one, by layer, in f32. In bf16 most of an adapter would
     /// be rounded away, so there are none.
     merged: Vec<Linear>,
+    /// Most tokens that it is to be given at once, padding included.
+    pub(crate) batch_tokens: usize,
     /// Whether activations are computed again for the backward pass.
     pub(crate) recompute: bool,
+    /// Whether derivatives are left to libtorch's kernels where it has one: on a
+    /// processor those are slower than products of matrices.
+    pub(crate) is_fused: bool,
 }
 
 impl LoraDecoder {
@@ -128,9 +134,17 @@ impl LoraDecoder {
         let scale = lora.alpha / lora.rank as f64;
         let adapter = LoraLeaves { modules, leaves: Vec::new(), scale, dropout: 0.0 };
         let lora = lora.clone();
-        let recompute = compute.recompute;
-        let mut model =
-            Self { name, decoder, layout, lora, adapter, merged: Vec::new(), recompute };
+        let mut model = Self {
+            name,
+            decoder,
+            layout,
+            lora,
+            adapter,
+            merged: Vec::new(),
+            batch_tokens: batch_tokens(compute, device),
+            recompute: compute.recompute,
+            is_fused: device.is_cuda(),
+        };
         model.set_adapter(&vec![0.0; model.layout.grad_dim()]);
         Ok(model)
     }
@@ -243,9 +257,14 @@ impl LoraDecoder {
     }
 }
 
+/// As the settings have it, or what keeps the device busy.
+fn batch_tokens(compute: &ComputeSettings, device: tch::Device) -> usize {
+    let default = if device.is_cuda() { 16384 } else { 1024 };
+    compute.batch_tokens.map_or(default, NonZeroUsize::get)
+}
+
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroUsize;
     use std::path::PathBuf;
 
     use super::*;

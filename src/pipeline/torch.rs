@@ -84,15 +84,7 @@ pub fn warmup(config: &Config, run: &RunDir, observer: &dyn Observer) -> Result<
     let mut model = load(config, &config.lora)?;
     let (dir, made_from) = (run.checkpoints(), inputs.fingerprint());
     let output = Output { dir: &dir, made_from: &made_from, interval: BETWEEN_SNAPSHOTS };
-    let summary = warmup::train(
-        &mut model,
-        &pool,
-        &config.warmup,
-        config.compute.batch_tokens,
-        config.seed,
-        output,
-        observer,
-    )?;
+    let summary = warmup::train(&mut model, &pool, &config.warmup, config.seed, output, observer)?;
     Ok(json!({ "summary": summary.to_string() }))
 }
 
@@ -111,7 +103,7 @@ pub fn cascade(
         [Split::Pool, Split::Target].map(|split| ExampleTable::open(&run.table(split)));
     // Its adapter is zero.
     let mut model = load(config, &config.lora)?;
-    let batch_tokens = config.compute.batch_tokens;
+    let batch_tokens = model.batch_tokens;
     let found = first_pass(&mut model, &pool?, &target?, batch_tokens, observer)?;
     found.write(&run.cascade())?;
     Ok(json!({ "summary": format!("{} rows compared with the target", found.ids.len()) }))
@@ -190,7 +182,7 @@ impl Observer for StageProgress<'_> {
 /// If the model cannot be loaded or fails.
 pub fn gradient_speed(config: &Config, row_tokens: usize) -> Result<Speed, TorchError> {
     let mut model = load(config, &config.lora)?;
-    model.set_adapter(&warmup::initial_adapter(model.layout(), config.seed));
+    model.set_adapter(&warmup::trial_adapter(model.layout(), config.seed));
     Ok(speed(&mut model, &config.compute, row_tokens)?)
 }
 
@@ -201,14 +193,15 @@ pub fn gradient_speed(config: &Config, row_tokens: usize) -> Result<Speed, Torch
 /// If the model cannot be loaded or fails.
 pub fn check_batches(config: &Config) -> Result<Value, TorchError> {
     let mut model = load(config, &config.lora)?;
-    model.set_adapter(&warmup::initial_adapter(model.layout(), config.seed));
+    model.set_adapter(&warmup::trial_adapter(model.layout(), config.seed));
     let vocab_size = model.config().vocab_size;
     let found = independence(&mut model, vocab_size)?;
     let tolerance = match config.compute.precision() {
-        // Products in another order are rounded another way: 4e-3 was found for
-        // SmolLM2 in bf16, and 8e-5 in f32.
-        Dtype::Bf16 => 5e-2,
-        Dtype::F32 | Dtype::Auto => 1e-4,
+        // Products in another order are rounded another way, and every layer adds
+        // to it: 2e-2 was found for SmolLM2 in bf16, and 9e-2 for the shape of
+        // Llama-2-7B. In f32, 8e-5.
+        Dtype::Bf16 => 2e-1,
+        Dtype::F32 | Dtype::Auto => 5e-4,
     };
     Ok(json!({
         "rows": found.n_rows,
@@ -268,7 +261,7 @@ impl<'a> Collector<'a> {
         for (split, table) in self.tables.sources(kept.as_ref()) {
             let settings = CollectSettings {
                 header: stores::header(config, checkpoint, split, &layout, gradient.to_owned()),
-                batch_tokens: config.compute.batch_tokens,
+                batch_tokens: self.model.batch_tokens,
                 threads: config.compute.threads,
                 part: self.part,
             };

@@ -103,6 +103,10 @@ const KERNEL_CACHES: [(&str, &str); 2] =
 const ALLOCATOR: [(&str, &str); 2] =
     [("MALLOC_MMAP_THRESHOLD_", "4194304"), ("MALLOC_TRIM_THRESHOLD_", "67108864")];
 
+/// cuDNN's attention makes a plan for every new shape, and each batch has another:
+/// a fifth of a second each, twice what the batch takes. libtorch's own needs none.
+const ATTENTION: [(&str, &str); 1] = [("TORCH_CUDNN_SDPA_DEPRIORITIZED", "1")];
+
 /// Where libtorch's CUDA library reads how much memory it may take.
 const CUDA_MEMORY: &str = "PYTORCH_CUDA_ALLOC_CONF";
 
@@ -175,7 +179,8 @@ fn attached(program: &Path, config: &Config) -> Command {
     let mut command = Command::new(program);
     let memory = format!("per_process_memory_fraction:{}", config.device_memory);
     let memory = [(CUDA_MEMORY, &*memory)];
-    for (name, value) in WAITING.into_iter().chain(KERNEL_CACHES).chain(ALLOCATOR).chain(memory) {
+    let settings = WAITING.into_iter().chain(KERNEL_CACHES).chain(ALLOCATOR).chain(ATTENTION);
+    for (name, value) in settings.chain(memory) {
         if std::env::var_os(name).is_none() {
             command.env(name, value);
         }

@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 #[cfg(feature = "torch")]
-pub use init::initial_adapter;
+pub use init::{initial_adapter, trial_adapter};
 pub use schedule::Schedule;
 #[cfg(feature = "torch")]
 pub use snapshot::Output;

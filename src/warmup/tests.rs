@@ -117,7 +117,7 @@ fn warm_up_from(
 ) -> Result<Summary, WarmupError> {
     let _alone = GENERATOR.lock().unwrap();
     let mut model = tiny_llama(&lora(dropout));
-    train(&mut model, &Pool::new(golden_pool()), settings, 64, seed, output(dir), observer)
+    train(&mut model, &Pool::new(golden_pool()), settings, seed, output(dir), observer)
 }
 
 /// The output of a training that is too short for snapshots, unless it is
@@ -151,7 +151,8 @@ fn an_epoch_taken_up_from_a_checkpoint_of_peft_ends_at_its_next() {
     model.set_adapter(&first.adapter(&layout).unwrap());
     let settings = settings();
     // Fewer tokens than a step has: gradients are accumulated.
-    let mut trainer = Trainer::new(&model, &settings, 40, Seed(0));
+    model.batch_tokens = 40;
+    let mut trainer = Trainer::new(&model, &settings, Seed(0));
     trainer.take_up(&first.moments(&layout).unwrap());
     let pool = golden_pool();
     let log = json(&second.dir().join("trainer_state.json"));
@@ -219,7 +220,7 @@ fn the_share_of_the_pool_is_what_is_trained_on() {
     let _alone = GENERATOR.lock().unwrap();
     let mut model = tiny_llama(&lora(0.0));
     let summary =
-        train(&mut model, &pool, &settings, 64, Seed(0), output(dir.path()), &Silent).unwrap();
+        train(&mut model, &pool, &settings, Seed(0), output(dir.path()), &Silent).unwrap();
     assert_eq!((summary.n_rows, summary.n_steps), (68, 17));
     insta::assert_snapshot!(
         Summary { first_loss: 2.5, last_loss: 2.25, ..summary },
@@ -232,7 +233,7 @@ fn an_empty_pool_is_an_error() {
     let dir = tempfile::tempdir().unwrap();
     let mut model = tiny_llama(&lora(0.0));
     let pool = Pool::new(Vec::new());
-    let error = train(&mut model, &pool, &settings(), 64, Seed(0), output(dir.path()), &Silent);
+    let error = train(&mut model, &pool, &settings(), Seed(0), output(dir.path()), &Silent);
     assert!(matches!(error, Err(WarmupError::EmptyPool)));
 }
 
@@ -330,7 +331,7 @@ fn a_snapshot_that_is_damaged_or_of_another_training_is_not_taken_up() {
         let (mut model, observer) = (tiny_llama(&lora(0.0)), Impatient::new(99));
         let output = Output { made_from, ..output(dir.path()) };
         let pool = Pool::new(golden_pool());
-        train(&mut model, &pool, &settings(), 64, Seed(0), output, &observer).unwrap();
+        train(&mut model, &pool, &settings(), Seed(0), output, &observer).unwrap();
         observer.n_steps.into_inner()
     };
     stop();

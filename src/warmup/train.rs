@@ -85,8 +85,7 @@ impl fmt::Display for Summary {
 }
 
 /// Trains an adapter for `model` on a share of `pool`; writes a checkpoint an
-/// epoch to `epoch-N` of the output, in place of those of an earlier warm-up. At most
-/// `batch_tokens` tokens, padding included, are in the model at once. Leaves
+/// epoch to `epoch-N` of the output, in place of those of an earlier warm-up. Leaves
 /// the trained adapter on the model.
 ///
 /// A training of the same that was stopped is taken up from its last snapshot.
@@ -98,7 +97,6 @@ pub fn train(
     model: &mut LoraDecoder,
     pool: &dyn ExampleSource,
     settings: &WarmupSettings,
-    batch_tokens: usize,
     seed: Seed,
     output: Output<'_>,
     observer: &dyn Observer,
@@ -124,7 +122,7 @@ pub fn train(
         keeper.remove()?;
         model.set_adapter(&initial_adapter(model.layout(), seed));
     }
-    let mut trainer = Trainer::new(model, settings, batch_tokens, seed);
+    let mut trainer = Trainer::new(model, settings, seed);
     let mut state = TrainerState {
         max_steps: n_steps,
         num_train_epochs: u64::from(settings.epochs),

@@ -18,7 +18,6 @@ pub(super) struct Trainer<'a> {
     model: &'a LoraDecoder,
     settings: &'a WarmupSettings,
     /// Most tokens in memory at once, padding included.
-    batch_tokens: usize,
     seed: Seed,
     /// The adapter's weights, moved in place.
     lora: LoraLeaves,
@@ -36,15 +35,10 @@ pub(super) struct StepOutcome {
 
 impl<'a> Trainer<'a> {
     /// Trains `model`'s adapter from where it stands.
-    pub(super) fn new(
-        model: &'a LoraDecoder,
-        settings: &'a WarmupSettings,
-        batch_tokens: usize,
-        seed: Seed,
-    ) -> Self {
+    pub(super) fn new(model: &'a LoraDecoder, settings: &'a WarmupSettings, seed: Seed) -> Self {
         let lora = model.trainable();
         let optimizer = AdamW::new(&lora.leaves, settings.weight_decay);
-        Self { model, settings, batch_tokens, seed, lora, optimizer }
+        Self { model, settings, seed, lora, optimizer }
     }
 
     /// One step on `rows` with the learning rate `rate`.
@@ -89,7 +83,7 @@ impl<'a> Trainer<'a> {
         let lengths: Vec<u32> = rows.iter().map(|row| row.token_ids.len() as u32).collect();
         let mut gradients: Vec<Tensor> = self.lora.leaves.iter().map(Tensor::zeros_like).collect();
         let mut loss = 0.0;
-        for positions in plan_batches(&lengths, self.batch_tokens) {
+        for positions in plan_batches(&lengths, self.model.batch_tokens) {
             let rows: Vec<&Example> = positions.iter().map(|&position| rows[position]).collect();
             let part = self.add_gradients(&rows, n_supervised, &mut gradients)?;
             let bad = rows.iter().zip(&part).filter(|(_, loss)| !loss.is_finite());
