@@ -14,8 +14,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
 use super::Similarities;
-use crate::pool::footer::check_levels;
-use crate::pool::guard::guarded;
+use crate::pool::guard::{check, guarded};
 
 /// `cascade.parquet` cannot be written, read or believed.
 #[derive(Debug, thiserror::Error)]
@@ -85,9 +84,9 @@ impl Similarities {
     /// If the file is missing, damaged or of something else.
     pub fn read(path: &Path) -> Result<Self, SimilaritiesError> {
         let read = || -> Result<Self, SimilaritiesErrorKind> {
-            let file = fs::File::open(path)?.into_parts().0;
-            check_levels(&file)?;
-            let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
+            let file = fs::File::open(path)?;
+            check(&file)?;
+            let builder = ParquetRecordBatchReaderBuilder::try_new(file.into_parts().0)?;
             if builder.schema().fields() != schema().fields() {
                 return Err(SimilaritiesErrorKind::Columns);
             }

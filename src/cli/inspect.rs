@@ -3,9 +3,11 @@
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
+use arrow::error::ArrowError;
 use arrow::json::LineDelimitedWriter;
 use arrow::record_batch::RecordBatch;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::errors::ParquetError;
 use serde_json::{Map, Value, json};
 
 use super::Answer;
@@ -14,7 +16,7 @@ use crate::checkpoint::{self, Checkpoint};
 use crate::influence::index::TargetIndex;
 use crate::pipeline::PipelineError;
 use crate::pipeline::manifest::Manifest;
-use crate::pool::footer::check_levels;
+use crate::pool::guard::{check, guarded};
 use crate::run_dir::RunDir;
 use crate::store::shard::Shard;
 use crate::tensor_file::TensorFile;
@@ -79,32 +81,31 @@ fn checkpoint_folder(path: &Path) -> Result<Value, CliError> {
 
 /// Schema, size and first rows of a Parquet file.
 fn table(path: &Path) -> Result<Value, CliError> {
-    let file = fs_err::File::open(path)?.into_parts().0;
-    let damaged = |err: &dyn std::fmt::Display| not_ours(path, &err.to_string());
-    check_levels(&file).map_err(|err| damaged(&err))?;
-    let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|err| damaged(&err))?;
-    let n_rows = builder.metadata().file_metadata().num_rows();
-    let columns: Map<_, _> = builder
-        .schema()
-        .fields()
-        .iter()
-        .map(|field| (field.name().clone(), json!(field.data_type().to_string())))
-        .collect();
-    let reader = builder.with_limit(SHOWN).build().map_err(|err| damaged(&err))?;
-    let rows = reader
-        .map(|batch| batch.map_err(|err| damaged(&err)).and_then(|batch| as_json(&batch, path)))
-        .collect::<Result<Vec<_>, _>>()?
-        .concat();
-    Ok(json!({
-        "kind": "table", "file": path, "rows": n_rows, "columns": columns, "first rows": rows,
-    }))
+    let file = fs_err::File::open(path)?;
+    let read = || -> Result<Value, ParquetError> {
+        check(&file)?;
+        let builder = ParquetRecordBatchReaderBuilder::try_new(file.into_parts().0)?;
+        let n_rows = builder.metadata().file_metadata().num_rows();
+        let columns: Map<_, _> = builder
+            .schema()
+            .fields()
+            .iter()
+            .map(|field| (field.name().clone(), json!(field.data_type().to_string())))
+            .collect();
+        let reader = builder.with_limit(SHOWN).build()?;
+        let rows = reader.map(|batch| as_json(&batch?)).collect::<Result<Vec<_>, _>>()?.concat();
+        Ok(json!({
+            "kind": "table", "file": path, "rows": n_rows, "columns": columns, "first rows": rows,
+        }))
+    };
+    guarded(read).map_err(|err| not_ours(path, &err.to_string()))
 }
 
-fn as_json(batch: &RecordBatch, path: &Path) -> Result<Vec<Value>, CliError> {
+fn as_json(batch: &RecordBatch) -> Result<Vec<Value>, ArrowError> {
     let mut lines = Vec::new();
     let mut writer = LineDelimitedWriter::new(&mut lines);
-    let written = writer.write(batch).and_then(|()| writer.finish());
-    written.map_err(|err| not_ours(path, &err.to_string()))?;
+    writer.write(batch)?;
+    writer.finish()?;
     let text = String::from_utf8_lossy(&lines);
     Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
 }

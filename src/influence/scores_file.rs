@@ -28,8 +28,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 
 use super::scores::{ScoreRow, ScoreTable};
-use crate::pool::footer::check_levels;
-use crate::pool::guard::guarded;
+use crate::pool::guard::{check, guarded};
 
 /// Rows of a row group.
 const GROUP_ROWS: usize = 65_536;
@@ -101,9 +100,9 @@ impl ScoreTable {
     /// If the file is missing, damaged or not a table of scores.
     pub fn read(path: &Path) -> Result<Self, ScoresError> {
         let read = || -> Result<Self, ScoresErrorKind> {
-            let file = fs::File::open(path)?.into_parts().0;
-            check_levels(&file)?;
-            let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
+            let file = fs::File::open(path)?;
+            check(&file)?;
+            let builder = ParquetRecordBatchReaderBuilder::try_new(file.into_parts().0)?;
             let subtasks: Vec<String> = builder
                 .schema()
                 .fields()

@@ -22,7 +22,7 @@ const MAX_PASSED_OVER: usize = 16;
 ///
 /// If the schema has more than 64 levels or cannot be followed, or the file not
 /// be read.
-pub(crate) fn check_levels(file: &impl ChunkReader) -> Result<(), ParquetError> {
+pub(super) fn check_levels(file: &impl ChunkReader) -> Result<(), ParquetError> {
     const TAIL: u64 = 8;
     let Some(tail_start) = file.len().checked_sub(TAIL) else { return Ok(()) };
     let tail = file.get_bytes(tail_start, TAIL as usize)?;

@@ -2,7 +2,23 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use fs_err::File;
 use parquet::errors::ParquetError;
+
+use super::dictionaries::check_dictionaries;
+use super::footer::check_levels;
+
+/// Refuses a Parquet file that would take the parquet crate more stack or memory
+/// than follows from its size. To be called before that crate gets the file, under
+/// [`guarded`].
+///
+/// # Errors
+///
+/// If it would, or its footer or pages cannot be followed.
+pub(crate) fn check(file: &File) -> Result<(), ParquetError> {
+    check_levels(file.file())?;
+    check_dictionaries(file)
+}
 
 /// Runs `decode`, which reads a Parquet file that may be damaged.
 ///

@@ -9,10 +9,11 @@
 //! (`chat`), and token ids with a label mask (`encoder`).
 
 mod chat;
+mod dictionaries;
 mod embedded;
 mod encoder;
 mod error;
-pub(crate) mod footer;
+mod footer;
 pub(crate) mod guard;
 mod ingest;
 mod read;

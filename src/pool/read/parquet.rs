@@ -8,14 +8,12 @@ use arrow::json::writer::{LineDelimited, WriterBuilder};
 use fs_err as fs;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::errors::ParquetError;
-use parquet::file::reader::ChunkReader;
 use serde_json::{Map, Value};
 
 use super::{Visit, unpack};
 use crate::pool::PoolError;
 use crate::pool::error::InputErrorKind;
-use crate::pool::footer::check_levels;
-use crate::pool::guard::guarded;
+use crate::pool::guard::{check, guarded};
 use crate::pool::source::InputFile;
 
 /// Rows decoded at a time.
@@ -35,11 +33,11 @@ pub(super) fn for_each_row(
 ) -> Result<(), PoolError> {
     let fail = |err: ParquetError| file.fail(err.into());
     let mut batches = if let Some(path) = file.plain_path() {
-        let plain = fs::File::open(path)?.into_parts().0;
+        let plain = fs::File::open(path)?;
         n_consumed.set(n_consumed.get() + file.n_bytes());
         guarded(|| open(plain))
     } else {
-        let mut copy = tempfile::tempfile()?;
+        let mut copy = fs::File::from_parts(tempfile::tempfile()?, &file.name);
         io::copy(&mut unpack(file, n_consumed)?, &mut copy)
             .map_err(|err| file.fail(InputErrorKind::Read(err)))?;
         guarded(|| open(copy))
@@ -57,12 +55,11 @@ pub(super) fn for_each_row(
 
 type Rows = Vec<Map<String, Value>>;
 
-fn open(
-    file: impl ChunkReader + 'static,
-) -> Result<impl Iterator<Item = Result<Rows, ParquetError>>, ParquetError> {
-    check_levels(&file)?;
-    let batches =
-        ParquetRecordBatchReaderBuilder::try_new(file)?.with_batch_size(BATCH_ROWS).build()?;
+fn open(file: fs::File) -> Result<impl Iterator<Item = Result<Rows, ParquetError>>, ParquetError> {
+    check(&file)?;
+    let batches = ParquetRecordBatchReaderBuilder::try_new(file.into_parts().0)?
+        .with_batch_size(BATCH_ROWS)
+        .build()?;
     Ok(batches.map(|batch| rows(&batch?)))
 }
 

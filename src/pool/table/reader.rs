@@ -17,8 +17,7 @@ use parquet::file::reader::ChunkReader;
 use super::{Example, ExampleId, Message, Record, TableRow, schema};
 use crate::pool::PoolError;
 use crate::pool::error::TableErrorKind;
-use crate::pool::footer::check_levels;
-use crate::pool::guard::guarded;
+use crate::pool::guard::{check, guarded};
 
 /// A canonical table, its row heads in memory, the rest read on demand.
 ///
@@ -41,9 +40,10 @@ impl ExampleTable {
     pub fn open(path: &Path) -> Result<Self, PoolError> {
         let fail = |kind| PoolError::Table { path: path.to_owned(), kind };
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
-        let file = fs::File::open(path)?.into_parts().0;
+        let file = fs::File::open(path)?;
         let (metadata, rows) = guarded(|| {
-            check_levels(&file)?;
+            check(&file)?;
+            let file = file.into_parts().0;
             let metadata = ArrowReaderMetadata::load(&file, options)?;
             let rows = read_heads(file, &metadata)?;
             Ok((metadata, rows))

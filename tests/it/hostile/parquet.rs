@@ -1,5 +1,10 @@
 //! Parquet files whose footers say what is not so, written by hand.
 
+use std::path::Path;
+
+use fs_err as fs;
+use less_select::influence::scores::ScoreTable;
+
 use super::Desk;
 
 /// The bytes of a footer in Thrift's compact protocol, and of the file around it.
@@ -86,4 +91,17 @@ fn a_schema_is_nested_as_deeply_as_rows_may_be() {
     footer.n_rows(0);
     desk.file("pool.parquet", footer.file());
     assert!(desk.problem("pool.parquet").contains("no row in"));
+}
+
+/// What a fuzzer found: three kilobytes, a page of which says that it has nearly
+/// a milliard values.
+#[test]
+fn a_dictionary_of_more_values_than_bytes_is_refused() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let file = file.join("tests/fuzz/seeds/scores/large-dictionary.parquet");
+    let desk = Desk::new();
+    desk.file("pool.parquet", fs::read(&file).unwrap());
+    insta::assert_snapshot!(desk.problem("pool.parquet"), @"input `/pool.parquet`: not a readable parquet file: Parquet error: a dictionary of 939524061 values has 12 bytes");
+    let scores = ScoreTable::read(&file).unwrap_err();
+    assert!(scores.kind.to_string().contains("a dictionary of"), "{}", scores.kind);
 }
