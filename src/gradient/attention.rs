@@ -17,7 +17,7 @@
 use tch::{Kind, Tensor};
 
 use super::fused::Fused;
-use crate::model::attention::{Rope, causal_attention};
+use crate::model::attention::{Rope, causal_attention, is_hidden};
 
 /// Queries of a row whose weights are in memory at once.
 const QUERIES: i64 = 256;
@@ -32,20 +32,30 @@ pub(super) struct Sites {
     /// 0 where a site sees a key, −∞ elsewhere: `[1 or n_examples, 1, n_sites,
     /// n_inputs]`.
     mask: Tensor,
+    /// How many keys a site sees, where it does not see all before it.
+    window: Option<i64>,
 }
 
 impl Sites {
     /// Every position of `n_inputs`; tensors of `like`'s kind.
-    pub(super) fn all(rope: &Rope, n_inputs: i64, like: &Tensor) -> Self {
+    pub(super) fn all(rope: &Rope, n_inputs: i64, window: Option<i64>, like: &Tensor) -> Self {
+        let window = window.filter(|window| *window < n_inputs);
         let positions = Tensor::arange(n_inputs, (Kind::Int64, like.device())).unsqueeze(0);
-        let mask = mask(&positions, n_inputs, like.kind());
-        Self { positions: None, rope: rope.shallow_clone(), mask }
+        let mask = mask(&positions, n_inputs, window, like.kind());
+        Self { positions: None, rope: rope.shallow_clone(), mask, window }
     }
 
     /// `positions`, i64 `[n_examples, n_sites]`, of `n_inputs`.
-    pub(super) fn some(rope: &Rope, positions: Tensor, n_inputs: i64, like: &Tensor) -> Self {
-        let mask = mask(&positions, n_inputs, like.kind());
-        Self { rope: rope.at(&positions), positions: Some(positions), mask }
+    pub(super) fn some(
+        rope: &Rope,
+        positions: Tensor,
+        n_inputs: i64,
+        window: Option<i64>,
+        like: &Tensor,
+    ) -> Self {
+        let window = window.filter(|window| *window < n_inputs);
+        let mask = mask(&positions, n_inputs, window, like.kind());
+        Self { rope: rope.at(&positions), positions: Some(positions), mask, window }
     }
 
     /// The sites' rows of `x`, `[n_examples, n_inputs, width]`.
@@ -75,17 +85,21 @@ impl Sites {
         let (n_sites, n_inputs) = (self.mask.size()[2], self.mask.size()[3]);
         (0..n_sites).step_by(QUERIES as usize).map(move |start| {
             let n = QUERIES.min(n_sites - start);
-            let n_keys = if self.positions.is_none() { start + n } else { n_inputs };
-            let mask = self.mask.narrow(2, start, n).narrow(3, 0, n_keys);
-            Block { start, n, n_keys, mask }
+            let (first_key, end) = match (&self.positions, self.window) {
+                (Some(_), _) => (0, n_inputs),
+                (None, None) => (0, start + n),
+                (None, Some(window)) => ((start + 1 - window).max(0), start + n),
+            };
+            let n_keys = end - first_key;
+            let mask = self.mask.narrow(2, start, n).narrow(3, first_key, n_keys);
+            Block { start, n, first_key, n_keys, mask }
         })
     }
 }
 
-/// 0 at keys up to a site's own position, −∞ behind it.
-fn mask(positions: &Tensor, n_inputs: i64, kind: Kind) -> Tensor {
-    let keys = Tensor::arange(n_inputs, (Kind::Int64, positions.device()));
-    let is_hidden = keys.greater_tensor(&positions.unsqueeze(-1)).unsqueeze(1);
+/// 0 at keys that a site sees, −∞ elsewhere.
+fn mask(positions: &Tensor, n_inputs: i64, window: Option<i64>, kind: Kind) -> Tensor {
+    let is_hidden = is_hidden(positions, n_inputs, window).unsqueeze(1);
     is_hidden.zeros_like().to_kind(kind).masked_fill(&is_hidden, f64::NEG_INFINITY)
 }
 
@@ -93,6 +107,7 @@ fn mask(positions: &Tensor, n_inputs: i64, kind: Kind) -> Tensor {
 struct Block {
     start: i64,
     n: i64,
+    first_key: i64,
     n_keys: i64,
     /// `[1 or n_examples, 1, n, n_keys]`.
     mask: Tensor,
@@ -102,13 +117,13 @@ impl Block {
     /// What the block sees of keys or values, as a view:
     /// `[n_examples · n_kv_heads, n_keys, head_dim]`.
     fn seen(&self, keys: &Tensor) -> Tensor {
-        keys.flatten(0, 1).narrow(1, 0, self.n_keys)
+        keys.flatten(0, 1).narrow(1, self.first_key, self.n_keys)
     }
 }
 
 /// Attention on its way back.
 pub(super) enum Attention {
-    /// libtorch's kernel, which knows no sites.
+    /// libtorch's kernel, which knows neither sites nor windows.
     Fused(Fused<3>),
     /// Products of matrices.
     ByHand {
@@ -122,9 +137,9 @@ pub(super) enum Attention {
 impl Attention {
     /// Attention between `heads`.
     pub(super) fn new(heads: Heads, sites: &Sites, is_fused: bool) -> Self {
-        if is_fused && sites.positions.is_none() {
+        if is_fused && sites.positions.is_none() && sites.window.is_none() {
             let Heads { q, k, v } = &heads;
-            return Self::Fused(Fused::new([q, k, v], |[q, k, v]| causal_attention(q, k, v)));
+            return Self::Fused(Fused::new([q, k, v], |[q, k, v]| causal_attention(q, k, v, None)));
         }
         // Heads that share keys are views as one matrix.
         let heads: Heads = [heads.q, heads.k, heads.v].map(|x| x.contiguous()).into();
@@ -337,7 +352,7 @@ mod tests {
                 LENGTHS.into_iter().flat_map(|length| GROUPS.map(|group| (length, group)))
             {
                 let heads = heads([n_heads, n_kv_heads], length, length, kind);
-                let sites = Sites::all(&rope(length, &heads.q), length, &heads.q);
+                let sites = Sites::all(&rope(length, &heads.q), length, None, &heads.q);
                 let positions = Tensor::arange(length, (Kind::Int64, Device::Cpu)).unsqueeze(0);
                 assert_equal_to_autograd(&heads, &sites, &positions, bound);
             }
@@ -357,7 +372,7 @@ mod tests {
                 let Heads { q, k, v } = heads([n_heads, n_kv_heads], length, length, kind);
                 let by_position = |x: Tensor| x.transpose(1, 2).contiguous().transpose(1, 2);
                 let heads: Heads = [q, k, v].map(by_position).into();
-                let sites = Sites::all(&rope(length, &heads.q), length, &heads.q);
+                let sites = Sites::all(&rope(length, &heads.q), length, None, &heads.q);
                 let positions = Tensor::arange(length, (Kind::Int64, Device::Cpu)).unsqueeze(0);
                 assert_attention_equals_autograd(&heads, &sites, &positions, bound, true);
             }
@@ -373,7 +388,8 @@ mod tests {
                     let positions = positions(n_sites, n_inputs);
                     let heads = heads([n_heads, n_kv_heads], n_sites, n_inputs, kind);
                     let rope = rope(n_inputs, &heads.q);
-                    let sites = Sites::some(&rope, positions.shallow_clone(), n_inputs, &heads.q);
+                    let sites =
+                        Sites::some(&rope, positions.shallow_clone(), n_inputs, None, &heads.q);
                     assert_equal_to_autograd(&heads, &sites, &positions, bound);
                 }
             }
@@ -392,7 +408,7 @@ mod tests {
     fn what_is_added_at_sites_is_added_where_it_was_taken_from() {
         let x = Tensor::arange(2 * 3 * 2, (Kind::Float, Device::Cpu)).reshape([2, 3, 2]);
         let positions = Tensor::from_slice(&[2_i64, 0, 2, 1, 0, 0]).reshape([2, 3]);
-        let sites = Sites::some(&rope(3, &x), positions, 3, &x);
+        let sites = Sites::some(&rope(3, &x), positions, 3, None, &x);
         let taken: Vec<f32> = Vec::try_from(sites.of(&x).flatten(0, -1)).unwrap();
         assert_eq!(taken, [4.0, 5.0, 0.0, 1.0, 4.0, 5.0, 8.0, 9.0, 6.0, 7.0, 6.0, 7.0]);
         let own = Tensor::from_slice(&[1.0_f32, 2.0, 4.0, 8.0, 16.0, 32.0]);

@@ -71,14 +71,14 @@ impl LoraDecoder {
             layers.push(if self.recompute {
                 Recorded::Input(layer, input)
             } else {
-                Recorded::Tape(tape)
+                Recorded::Tape(Box::new(tape))
             });
         }
         let (losses, mut gradient) = self.label_gradients(batch, &hidden)?;
         while let Some(layer) = layers.pop() {
             let tape = match layer {
                 Recorded::Input(layer, input) => pass.record(layer, input).1,
-                Recorded::Tape(tape) => tape,
+                Recorded::Tape(tape) => *tape,
             };
             gradient = pass.differentiate(tape, &gradient, sink)?;
         }
@@ -118,11 +118,11 @@ impl LoraDecoder {
 }
 
 /// What is kept of a layer until its backward pass.
-enum Recorded {
+enum Recorded<'a> {
     /// The layer's number and input: the rest is computed once more.
     Input(usize, Tensor),
     /// All of it.
-    Tape(Tape),
+    Tape(Box<Tape<'a>>),
 }
 
 /// One over the number of supervised tokens of each token's example.
@@ -154,6 +154,8 @@ pub(super) mod tests {
     use crate::model::lora::LoraLeaves;
     use crate::model::modules::LinearModule;
     use crate::pool::ExampleId;
+    use crate::seed::Seed;
+    use crate::warmup::trial_adapter;
 
     pub(in crate::gradient) fn example(token_ids: &[u32], supervised: &[bool]) -> Example {
         let id = ExampleId::of(token_ids, supervised);
@@ -246,6 +248,57 @@ pub(super) mod tests {
                 }
             }
         }
+    }
+
+    /// Random weights of a family's own kind of layers: normed queries and keys, a
+    /// window, a layer that knows no positions.
+    #[test]
+    fn what_families_add_is_differentiated_as_autograd_does() {
+        let dir = tempfile::tempdir().unwrap();
+        let row = |n_tokens: u32| {
+            let token_ids: Vec<u32> = (0..n_tokens).map(|at| 7 * at * (at + 3) % 512).collect();
+            let supervised: Vec<bool> = (0..n_tokens).map(|at| at > n_tokens / 3).collect();
+            example(&token_ids, &supervised)
+        };
+        let examples = [row(300), row(20), row(2)];
+        let batch: Vec<&Example> = examples.iter().collect();
+        let window = serde_json::json!({ "use_sliding_window": true, "sliding_window": 9 });
+        for (model_type, own) in [
+            ("qwen3", serde_json::json!({ "max_window_layers": 1 })),
+            (
+                "qwen3",
+                serde_json::json!({ "layer_types": ["sliding_attention", "full_attention"] }),
+            ),
+            ("smollm3", serde_json::json!({ "no_rope_layers": [0, 1] })),
+        ] {
+            let mut config = serde_json::json!({
+                "model_type": model_type, "hidden_size": 64, "intermediate_size": 96,
+                "num_attention_heads": 4, "num_key_value_heads": 2, "num_hidden_layers": 2,
+                "vocab_size": 512, "head_dim": 16,
+            });
+            for changes in [&window, &own] {
+                config.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+            }
+            fs_err::write(dir.path().join("config.json"), config.to_string()).unwrap();
+            let lora = LoraSettings { rank: 2, alpha: 4.0, dropout: 0.0, targets: all_targets() };
+            let compute = ComputeSettings {
+                threads: Some(NonZeroUsize::MIN),
+                ..ComputeSettings::cpu(Dtype::F32)
+            };
+            let mut model = LoraDecoder::random(dir.path(), Seed(0), &lora, &compute).unwrap();
+            model.set_adapter(&trial_adapter(model.layout(), Seed(0)));
+            for is_fused in [false, true] {
+                model.is_fused = is_fused;
+                for (found, example) in gradients(&mut model, &batch).iter().zip(&examples) {
+                    let distance = distance(found, &plain_gradient(&model, example));
+                    assert!(distance <= 1e-5, "{own}, fused: {is_fused}: {distance}");
+                }
+            }
+        }
+    }
+
+    fn all_targets() -> Vec<String> {
+        LinearModule::ALL.map(|module| module.name().to_owned()).to_vec()
     }
 
     /// Longer than a block of queries of [`attention`](super::super::attention),

@@ -10,30 +10,23 @@ pub(super) enum Norm<'a> {
     /// libtorch's kernel.
     Fused(Fused<1>),
     /// One formula in f32.
-    ByHand { x: Tensor, weight: &'a Tensor, eps: f64, y: Tensor },
+    ByHand { x: Tensor, weight: &'a Tensor, eps: f64 },
 }
 
 impl<'a> Norm<'a> {
-    /// The norm of `x`, `[n_examples, n, width]`, with the weight `[width]`.
+    /// The norm of `x`, `[.., width]`, with the weight `[width]`, and its way back.
     pub(super) fn new(
         decoder: &'a Decoder,
         x: &Tensor,
         weight: &'a Tensor,
         is_fused: bool,
-    ) -> Self {
+    ) -> (Tensor, Self) {
         if is_fused {
-            return Self::Fused(Fused::new([x], |[x]| decoder.rms_norm(x, weight)));
+            let fused = Fused::new([x], |[x]| decoder.rms_norm(x, weight));
+            return (fused.y(), Self::Fused(fused));
         }
         let y = decoder.rms_norm(x, weight);
-        Self::ByHand { x: x.shallow_clone(), weight, eps: decoder.config.rms_norm_eps, y }
-    }
-
-    /// The output, in the shape of the input.
-    pub(super) fn y(&self) -> Tensor {
-        match self {
-            Self::Fused(fused) => fused.y(),
-            Self::ByHand { y, .. } => y.shallow_clone(),
-        }
+        (y, Self::ByHand { x: x.shallow_clone(), weight, eps: decoder.config.rms_norm_eps })
     }
 
     /// The gradient by the input from that by the output.
@@ -43,7 +36,7 @@ impl<'a> Norm<'a> {
                 let [by_x] = fused.differentiate(gradient);
                 by_x
             }
-            Self::ByHand { x, weight, eps, .. } => by_hand(&x, weight, eps, gradient),
+            Self::ByHand { x, weight, eps } => by_hand(&x, weight, eps, gradient),
         }
     }
 }

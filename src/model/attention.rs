@@ -1,8 +1,8 @@
 //! Attention, and positions in it: rotary embedding.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
-use super::{DecoderConfig, dim};
+use super::{DecoderConfig, dim, flat};
 
 /// Rotary position embedding: coordinates i and i + d/2 of a head of width d
 /// at position p turn by the angle p · theta^(−2i / d).
@@ -17,10 +17,13 @@ impl Rope {
     /// Angles in f32, as `transformers` has them; tables of `like`'s kind.
     pub(crate) fn new(config: &DecoderConfig, n_inputs: i64, like: &Tensor) -> Self {
         let head_dim = dim(config.head_dim);
-        let options = (Kind::Float, like.device());
-        let exponents = Tensor::arange_start_step(0, head_dim, 2, options) / head_dim as f64;
-        let frequencies = Tensor::pow_scalar(config.rope_theta, &exponents).reciprocal();
-        let angles = Tensor::arange(n_inputs, options).outer(&frequencies);
+        let on_host = (Kind::Float, Device::Cpu);
+        let exponents = Tensor::arange_start_step(0, head_dim, 2, on_host) / head_dim as f64;
+        let frequencies = Tensor::pow_scalar(config.rope.theta, &exponents).reciprocal();
+        let mut frequencies = flat(&[frequencies]);
+        config.rope.scale(&mut frequencies);
+        let frequencies = Tensor::from_slice(&frequencies).to_device(like.device());
+        let angles = Tensor::arange(n_inputs, (Kind::Float, like.device())).outer(&frequencies);
         let (cos, sin) = (angles.cos(), angles.sin());
         let table = |halves: [&Tensor; 2]| Tensor::cat(&halves, -1).to_kind(like.kind());
         Self { cos: table([&cos, &cos]), sin: table([&-&sin, &sin]) }
@@ -59,10 +62,29 @@ impl Rope {
 
 /// What every position reads of itself and those before it, `[n_examples,
 /// n_inputs, n_heads · head_dim]`: queries `[n_examples, n_heads, n_inputs,
-/// head_dim]`, keys and values of as many heads or of fewer.
-pub(crate) fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor) -> Tensor {
+/// head_dim]`, keys and values of as many heads or of fewer. With a window it
+/// reads of so many positions.
+pub(crate) fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor, window: Option<i64>) -> Tensor {
     let is_grouped = k.size()[1] < q.size()[1];
+    let n_inputs = k.size()[2];
+    let is_seen = window.filter(|window| *window < n_inputs).map(|window| {
+        let positions = Tensor::arange(n_inputs, (Kind::Int64, k.device()));
+        is_hidden(&positions, n_inputs, Some(window)).logical_not()
+    });
+    let is_causal = is_seen.is_none();
     let out =
-        Tensor::scaled_dot_product_attention::<Tensor>(q, k, v, None, 0.0, true, None, is_grouped);
+        Tensor::scaled_dot_product_attention(q, k, v, is_seen, 0.0, is_causal, None, is_grouped);
     out.transpose(1, 2).flatten(2, 3)
+}
+
+/// Whether a query at each of `positions`, `[.., n]`, does not see a key: `[.., n,
+/// n_keys]`. It sees keys up to its own position, and of those the last `window`.
+pub(crate) fn is_hidden(positions: &Tensor, n_keys: i64, window: Option<i64>) -> Tensor {
+    let keys = Tensor::arange(n_keys, (Kind::Int64, positions.device()));
+    let positions = positions.unsqueeze(-1);
+    let is_behind = keys.greater_tensor(&positions);
+    match window {
+        Some(window) => is_behind.logical_or(&keys.less_equal_tensor(&(positions - window))),
+        None => is_behind,
+    }
 }

@@ -1,12 +1,16 @@
-//! `config.json`: the shape and constants of a decoder, and which families it
-//! can be.
+//! `config.json`: the shape and constants of a decoder.
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
+use super::family::{Bias, Family};
+use super::fields::Fields;
+use super::rope::RopeSettings;
+
 /// A decoder-only transformer: RMS norms before attention and before the
-/// MLP, rotary positions, grouped-query attention, an MLP gated by silu.
+/// MLP, rotary positions, grouped-query attention, an MLP gated by silu; and what
+/// its [family](super::family) adds to that.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecoderConfig {
     /// Rows of the embedding and of the output projection.
@@ -25,12 +29,25 @@ pub struct DecoderConfig {
     pub intermediate_size: usize,
     /// Added to the mean square in RMS norms.
     pub rms_norm_eps: f64,
-    /// Base of the rotary frequencies.
-    pub rope_theta: f64,
+    /// How positions turn queries and keys.
+    pub rope: RopeSettings,
+    /// Of each layer.
+    pub attention: Vec<LayerAttention>,
+    /// Whether queries and keys are normed, head by head.
+    pub qk_norm: bool,
     /// Whether the output projection is the embedding matrix.
     pub tied_embeddings: bool,
     /// Which linear modules add a bias.
     pub biases: Biases,
+}
+
+/// What attention is in one layer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LayerAttention {
+    /// How many tokens a token sees, its own included; `None` is all before it.
+    pub window: Option<usize>,
+    /// Whether queries and keys are turned by their positions.
+    pub is_rotary: bool,
 }
 
 /// Which linear modules of a layer add a bias.
@@ -93,29 +110,6 @@ pub enum ConfigErrorKind {
     },
 }
 
-/// A model family: which of the decoder's settings it leaves to `config.json`
-/// and what it means when it says nothing (the defaults of `transformers`).
-struct Family {
-    model_type: &'static str,
-    /// Keys of the flags for [`Biases`].
-    qkv_bias: &'static str,
-    output_bias: &'static str,
-    mlp_bias: &'static str,
-    rms_norm_eps: f64,
-    rope_theta: f64,
-    tied_embeddings: bool,
-}
-
-const FAMILIES: &[Family] = &[Family {
-    model_type: "llama",
-    qkv_bias: "attention_bias",
-    output_bias: "attention_bias",
-    mlp_bias: "mlp_bias",
-    rms_norm_eps: 1e-6,
-    rope_theta: 10_000.0,
-    tied_embeddings: false,
-}];
-
 impl From<std::io::Error> for ConfigErrorKind {
     fn from(err: std::io::Error) -> Self {
         match err.kind() {
@@ -143,25 +137,34 @@ impl DecoderConfig {
 
     fn parse(object: &Map<String, Value>) -> Result<Self, ConfigErrorKind> {
         let fields = Fields(object);
-        let family = fields.family()?;
-        fields.refuse_unsupported()?;
+        let family = Family::of(&fields)?;
+        refuse_unsupported(&fields)?;
+        let bias = |bias| match bias {
+            Bias::Never => Ok(false),
+            Bias::Always => Ok(true),
+            Bias::Flag(key) => fields.flag_or(key, false),
+        };
         let hidden_size = fields.count("hidden_size")?;
         let n_heads = fields.count("num_attention_heads")?;
+        let n_layers = n_layers(&fields)?;
+        let head_dim = family.head_dim.unwrap_or(hidden_size / n_heads);
         let config = Self {
             vocab_size: fields.count("vocab_size")?,
             hidden_size,
-            n_layers: fields.layers()?,
+            n_layers,
             n_heads,
             n_kv_heads: fields.count_or("num_key_value_heads", n_heads)?,
-            head_dim: fields.count_or("head_dim", hidden_size / n_heads)?,
+            head_dim: fields.count_or("head_dim", head_dim)?,
             intermediate_size: fields.count("intermediate_size")?,
-            rms_norm_eps: fields.positive_or("rms_norm_eps", family.rms_norm_eps)?,
-            rope_theta: fields.rope_theta(family.rope_theta)?,
+            rms_norm_eps: fields.positive_or("rms_norm_eps", 1e-6)?,
+            rope: RopeSettings::read(&fields, family.rope_theta)?,
+            attention: family.attention(&fields, n_layers)?,
+            qk_norm: family.qk_norm,
             tied_embeddings: fields.flag_or("tie_word_embeddings", family.tied_embeddings)?,
             biases: Biases {
-                qkv: fields.flag_or(family.qkv_bias, false)?,
-                output: fields.flag_or(family.output_bias, false)?,
-                mlp: fields.flag_or(family.mlp_bias, false)?,
+                qkv: bias(family.qkv_bias)?,
+                output: bias(family.output_bias)?,
+                mlp: bias(family.mlp_bias)?,
             },
         };
         if !config.n_heads.is_multiple_of(config.n_kv_heads) {
@@ -175,108 +178,21 @@ impl DecoderConfig {
     }
 }
 
-/// The settings of a `config.json`, typed on access. `null` counts as absent.
-struct Fields<'a>(&'a Map<String, Value>);
-
-impl<'a> Fields<'a> {
-    fn value(&self, key: &str) -> Option<&'a Value> {
-        self.0.get(key).filter(|value| !value.is_null())
-    }
-
-    fn invalid(&self, key: &'static str, expected: &'static str) -> ConfigErrorKind {
-        let value = self.0.get(key).unwrap_or(&Value::Null).to_string();
-        ConfigErrorKind::Invalid { key, value, expected }
-    }
-
-    fn family(&self) -> Result<&'static Family, ConfigErrorKind> {
-        let value = self.value("model_type").ok_or(ConfigErrorKind::Missing("model_type"))?;
-        FAMILIES.iter().find(|family| value == family.model_type).ok_or_else(|| {
-            let supported: Vec<_> = FAMILIES.iter().map(|family| family.model_type).collect();
-            unsupported("model_type", value, &supported.join(", "))
-        })
-    }
-
-    /// Every setting that changes what a decoder computes in a way that this
-    /// one does not know.
-    fn refuse_unsupported(&self) -> Result<(), ConfigErrorKind> {
-        self.only("hidden_act", &Value::from("silu"))?;
-        self.only("attention_dropout", &Value::from(0.0))?;
-        self.only("pretraining_tp", &Value::from(1))?;
-        self.only("sliding_window", &Value::Null)?;
-        self.only("quantization_config", &Value::Null)?;
-        for key in ["rope_scaling", "rope_parameters"] {
-            if let Some(value) = self.value(key) {
-                let kind = value.get("rope_type").or_else(|| value.get("type"));
-                if kind.is_none_or(|kind| kind != "default") {
-                    return Err(unsupported(key, value, "plain rotary positions"));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn only(&self, key: &'static str, supported: &Value) -> Result<(), ConfigErrorKind> {
-        match self.value(key) {
-            Some(value) if !is_same(value, supported) => {
-                Err(unsupported(key, value, &supported.to_string()))
-            }
-            _ => Ok(()),
-        }
-    }
-
-    fn count(&self, key: &'static str) -> Result<usize, ConfigErrorKind> {
-        let value = self.value(key).ok_or(ConfigErrorKind::Missing(key))?;
-        match value.as_u64() {
-            // Products of three such numbers stay far below 2^64.
-            Some(count @ 1..=0xF_FFFF) => Ok(count as usize),
-            _ => Err(self.invalid(key, "a whole number from 1 to 1048575")),
-        }
-    }
-
-    /// Every layer has names of its own in memory, so a number that no model
-    /// has is refused before they are made.
-    fn layers(&self) -> Result<usize, ConfigErrorKind> {
-        let key = "num_hidden_layers";
-        let count = self.count(key)?;
-        if count <= 4096 { Ok(count) } else { Err(self.invalid(key, "at most 4096")) }
-    }
-
-    fn count_or(&self, key: &'static str, default: usize) -> Result<usize, ConfigErrorKind> {
-        if self.value(key).is_none() { Ok(default) } else { self.count(key) }
-    }
-
-    fn positive_or(&self, key: &'static str, default: f64) -> Result<f64, ConfigErrorKind> {
-        let Some(value) = self.value(key) else { return Ok(default) };
-        positive(value).ok_or_else(|| self.invalid(key, "a positive number"))
-    }
-
-    fn flag_or(&self, key: &'static str, default: bool) -> Result<bool, ConfigErrorKind> {
-        let Some(value) = self.value(key) else { return Ok(default) };
-        value.as_bool().ok_or_else(|| self.invalid(key, "true or false"))
-    }
-
-    /// Where `transformers` 5 (`rope_parameters`) or 4 keeps it.
-    fn rope_theta(&self, default: f64) -> Result<f64, ConfigErrorKind> {
-        match self.value("rope_parameters").and_then(|rope| rope.get("rope_theta")) {
-            Some(value) => positive(value).ok_or_else(|| {
-                self.invalid("rope_parameters", "a positive number as `rope_theta`")
-            }),
-            None => self.positive_or("rope_theta", default),
-        }
-    }
+/// Every setting that changes what a decoder computes in a way that this one does
+/// not know, family or not.
+fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), ConfigErrorKind> {
+    fields.only("hidden_act", &Value::from("silu"))?;
+    fields.only("attention_dropout", &Value::from(0.0))?;
+    fields.only("pretraining_tp", &Value::from(1))?;
+    fields.only("quantization_config", &Value::Null)
 }
 
-fn positive(value: &Value) -> Option<f64> {
-    value.as_f64().filter(|number| number.is_finite() && *number > 0.0)
-}
-
-/// Equality in which `0` is `0.0`.
-fn is_same(a: &Value, b: &Value) -> bool {
-    a == b || a.as_f64().is_some_and(|number| Some(number) == b.as_f64())
-}
-
-fn unsupported(key: &'static str, value: &Value, supported: &str) -> ConfigErrorKind {
-    ConfigErrorKind::Unsupported { key, value: value.to_string(), supported: supported.to_owned() }
+/// Every layer has names of its own in memory, so a number that no model has is
+/// refused before they are made.
+fn n_layers(fields: &Fields<'_>) -> Result<usize, ConfigErrorKind> {
+    let key = "num_hidden_layers";
+    let count = fields.count(key)?;
+    if count <= 4096 { Ok(count) } else { Err(fields.invalid(key, "at most 4096")) }
 }
 
 #[cfg(test)]
@@ -302,7 +218,7 @@ mod tests {
     fn what_is_not_said_is_what_transformers_assumes() {
         let config = small(&json!({})).unwrap();
         assert_eq!(config.head_dim, 16);
-        approx::assert_relative_eq!(config.rope_theta, 10_000.0);
+        approx::assert_relative_eq!(config.rope.theta, 10_000.0);
         assert!(!config.tied_embeddings && !config.biases.qkv && !config.biases.mlp);
         let config = small(&json!({ "num_key_value_heads": null, "head_dim": 8 })).unwrap();
         assert_eq!((config.n_kv_heads, config.head_dim), (4, 8));
@@ -314,7 +230,7 @@ mod tests {
         let rope = json!({ "rope_theta": 5e5, "rope_type": "default" });
         let new = small(&json!({ "rope_parameters": rope })).unwrap();
         assert_eq!(old, new);
-        approx::assert_relative_eq!(new.rope_theta, 5e5);
+        approx::assert_relative_eq!(new.rope.theta, 5e5);
     }
 
     #[test]
@@ -322,7 +238,7 @@ mod tests {
         let said: Vec<String> = [
             json!({ "model_type": "mamba" }),
             json!({ "hidden_act": "gelu" }),
-            json!({ "rope_scaling": { "rope_type": "llama3", "factor": 8.0 } }),
+            json!({ "rope_scaling": { "rope_type": "yarn", "factor": 8.0 } }),
             json!({ "sliding_window": 4096 }),
             json!({ "quantization_config": { "bits": 4 } }),
             json!({ "attention_dropout": 0.1 }),
@@ -331,13 +247,54 @@ mod tests {
         .map(|changes| small(changes).unwrap_err())
         .collect();
         insta::assert_snapshot!(said.join("\n"), @r#"
-        `model_type` = "mamba" is not supported (only llama)
+        `model_type` = "mamba" is not supported (only llama, mistral, qwen2, qwen3, smollm3)
         `hidden_act` = "gelu" is not supported (only "silu")
-        `rope_scaling` = {"rope_type":"llama3","factor":8.0} is not supported (only plain rotary positions)
+        `rope_scaling` = {"rope_type":"yarn","factor":8.0} is not supported (only `rope_type` default, linear and llama3)
         `sliding_window` = 4096 is not supported (only null)
         `quantization_config` = {"bits":4} is not supported (only null)
         `attention_dropout` = 0.1 is not supported (only 0.0)
         "#);
+    }
+
+    fn llama3(low: f64, high: f64) -> Value {
+        json!({
+            "rope_type": "llama3", "factor": 8.0, "low_freq_factor": low,
+            "high_freq_factor": high, "original_max_position_embeddings": 8192,
+        })
+    }
+
+    #[test]
+    fn long_texts_are_a_setting_in_both_layouts_of_transformers() {
+        let old = small(&json!({ "rope_theta": 5e5, "rope_scaling": llama3(1.0, 4.0) })).unwrap();
+        let mut rope = llama3(1.0, 4.0);
+        rope["rope_theta"] = json!(5e5);
+        assert_eq!(small(&json!({ "rope_parameters": rope })).unwrap(), old);
+        // A wave in 6 tokens stays, one in a million is as long as eight.
+        let mut frequencies = [1.0, 6e-6];
+        old.rope.scale(&mut frequencies);
+        approx::assert_relative_eq!(frequencies[0], 1.0);
+        approx::assert_relative_eq!(frequencies[1], 6e-6 / 8.0);
+    }
+
+    #[test]
+    fn a_window_is_where_the_family_has_one() {
+        let windows = |changes: &Value| -> Vec<Option<usize>> {
+            small(changes).unwrap().attention.iter().map(|layer| layer.window).collect()
+        };
+        let qwen = |changes: Value| {
+            let mut all = json!({ "model_type": "qwen2", "sliding_window": 64 });
+            all.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+            windows(&all)
+        };
+        assert_eq!(windows(&json!({ "model_type": "mistral" })), [Some(4096); 2]);
+        assert_eq!(windows(&json!({ "model_type": "mistral", "sliding_window": null })), [None; 2]);
+        assert_eq!(qwen(json!({})), [None; 2]);
+        let first = json!({ "use_sliding_window": true, "max_window_layers": 1 });
+        assert_eq!(qwen(first), [None, Some(64)]);
+        let named = json!({
+            "use_sliding_window": true, "layer_types": ["sliding_attention", "full_attention"],
+        });
+        assert_eq!(qwen(named), [Some(64), None]);
     }
 
     #[test]
@@ -349,6 +306,10 @@ mod tests {
             json!({ "num_key_value_heads": 3 }),
             json!({ "head_dim": 15 }),
             json!({ "rms_norm_eps": -1 }),
+            json!({ "rope_scaling": { "rope_type": "llama3", "factor": 8.0 } }),
+            json!({ "rope_parameters": llama3(4.0, 1.0) }),
+            json!({ "model_type": "qwen3", "use_sliding_window": true, "layer_types": ["both", "full_attention"] }),
+            json!({ "model_type": "smollm3", "no_rope_layers": [1] }),
             json!({ "tie_word_embeddings": "yes" }),
         ]
         .iter()
@@ -361,6 +322,10 @@ mod tests {
         `num_key_value_heads` is 3, expected a divisor of `num_attention_heads`
         `head_dim` is 15, expected an even number
         `rms_norm_eps` is -1, expected a positive number
+        `rope_scaling` is {"rope_type":"llama3","factor":8.0}, expected positive numbers for what its `rope_type` needs
+        `rope_parameters` is {"rope_type":"llama3","factor":8.0,"low_freq_factor":4.0,"high_freq_factor":1.0,"original_max_position_embeddings":8192}, expected `high_freq_factor` above `low_freq_factor`
+        `layer_types` is ["both","full_attention"], expected `full_attention` or `sliding_attention` for every layer
+        `no_rope_layers` is [1], expected a 0 or 1 for every layer
         `tie_word_embeddings` is "yes", expected true or false
         "#);
     }

@@ -4,6 +4,7 @@ use tch::{Kind, Tensor};
 
 use super::attention::{Rope, causal_attention};
 use super::batch::Batch;
+use super::config::LayerAttention;
 use super::lora::LoraLeaves;
 use super::modules::LinearModule;
 use super::{DecoderConfig, dim};
@@ -23,8 +24,16 @@ pub(crate) struct Decoder {
 pub(crate) struct Layer {
     pub(crate) input_norm: Tensor,
     pub(crate) post_attention_norm: Tensor,
+    /// Of queries and keys, head by head, `[head_dim]`.
+    pub(crate) head_norms: Option<HeadNorms>,
     /// In the order of [`LinearModule::ALL`].
     pub(crate) linears: Vec<Linear>,
+}
+
+/// The weights of the norms of queries and keys.
+pub(crate) struct HeadNorms {
+    pub(crate) q: Tensor,
+    pub(crate) k: Tensor,
 }
 
 /// A linear map: weight `[d_out, d_in]`, bias `[d_out]`.
@@ -62,7 +71,7 @@ impl Decoder {
         linear: &mut dyn FnMut(LinearModule, &Tensor) -> Tensor,
     ) -> Tensor {
         let Layer { input_norm, post_attention_norm, .. } = &self.layers[layer];
-        let attention = self.attention(&self.rms_norm(hidden, input_norm), rope, linear);
+        let attention = self.attention(layer, &self.rms_norm(hidden, input_norm), rope, linear);
         let hidden = hidden + attention;
         let x = self.rms_norm(&hidden, post_attention_norm);
         let gate = linear(LinearModule::GateProj, &x).silu();
@@ -72,6 +81,7 @@ impl Decoder {
 
     fn attention(
         &self,
+        layer: usize,
         x: &Tensor,
         rope: &Rope,
         linear: &mut dyn FnMut(LinearModule, &Tensor) -> Tensor,
@@ -84,7 +94,13 @@ impl Decoder {
         let q = heads(LinearModule::QProj, n_heads, x);
         let k = heads(LinearModule::KProj, n_kv_heads, x);
         let v = heads(LinearModule::VProj, n_kv_heads, x);
-        linear(LinearModule::OProj, &causal_attention(&rope.turn(&q), &rope.turn(&k), &v))
+        let (q, k) = match &self.layers[layer].head_norms {
+            Some(norms) => (self.rms_norm(&q, &norms.q), self.rms_norm(&k, &norms.k)),
+            None => (q, k),
+        };
+        let LayerAttention { window, is_rotary } = self.config.attention[layer];
+        let (q, k) = if is_rotary { (rope.turn(&q), rope.turn(&k)) } else { (q, k) };
+        linear(LinearModule::OProj, &causal_attention(&q, &k, &v, window.map(dim)))
     }
 
     /// A linear module of a layer.

@@ -6,7 +6,7 @@ use rand_chacha::rand_core::Rng;
 use safetensors::Dtype as FileDtype;
 use tch::{Kind, Tensor};
 
-use super::decoder::{Decoder, Layer, Linear};
+use super::decoder::{Decoder, HeadNorms, Layer, Linear};
 use super::modules::LinearModule;
 use super::weights::{WeightFiles, WeightsError, WeightsErrorKind};
 use super::{DecoderConfig, ModelError, cuda, dim, shape};
@@ -91,9 +91,13 @@ impl Target<'_> {
             let bias = config.has_bias(module).then(|| self.tensor(&format!("{path}.bias")));
             Ok(Linear { weight: self.tensor(&format!("{path}.weight"))?, bias: bias.transpose()? })
         };
+        let head_norms = || -> Result<HeadNorms, ModelError> {
+            Ok(HeadNorms { q: norm("self_attn.q_norm")?, k: norm("self_attn.k_norm")? })
+        };
         Ok(Layer {
             input_norm: norm("input_layernorm")?,
             post_attention_norm: norm("post_attention_layernorm")?,
+            head_norms: config.qk_norm.then(head_norms).transpose()?,
             linears: LinearModule::ALL.into_iter().map(linear).collect::<Result<_, _>>()?,
         })
     }

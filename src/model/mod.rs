@@ -4,7 +4,8 @@
 //! wrong setting refused before anything heavy is loaded:
 //!
 //! - [`config`] reads `config.json` into a checked [`DecoderConfig`]; a model
-//!   family is a row of settings of one decoder, never a copy of it;
+//!   family is a row of settings of one decoder, never a copy of it (`family`);
+//!   [`rope`] is how positions are told;
 //! - [`modules`] names the decoder's weights and its LoRA parameters, with
 //!   their shapes;
 //! - [`weights`] maps the weight files and checks them against those shapes.
@@ -23,6 +24,8 @@ pub mod config;
 mod cuda;
 #[cfg(feature = "torch")]
 pub(crate) mod decoder;
+mod family;
+mod fields;
 #[cfg(feature = "torch")]
 mod load;
 #[cfg(feature = "torch")]
@@ -36,6 +39,7 @@ pub mod modules;
 pub mod probe;
 #[cfg(feature = "torch")]
 mod representation;
+pub mod rope;
 pub mod weights;
 
 pub use config::DecoderConfig;

@@ -128,6 +128,12 @@ impl DecoderConfig {
         for layer in 0..self.n_layers {
             weights.push(norm(format!("model.layers.{layer}.input_layernorm.weight")));
             weights.push(norm(format!("model.layers.{layer}.post_attention_layernorm.weight")));
+            if self.qk_norm {
+                for name in ["q_norm", "k_norm"] {
+                    let name = format!("model.layers.{layer}.self_attn.{name}.weight");
+                    weights.push((name, vec![self.head_dim]));
+                }
+            }
             for module in LinearModule::ALL {
                 let shape = self.linear_shape(module);
                 if self.has_bias(module) {
@@ -193,7 +199,8 @@ impl DecoderConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::config::Biases;
+    use crate::model::config::{Biases, LayerAttention};
+    use crate::model::rope::{RopeScaling, RopeSettings};
 
     fn smollm2() -> DecoderConfig {
         DecoderConfig {
@@ -205,7 +212,9 @@ mod tests {
             head_dim: 64,
             intermediate_size: 1536,
             rms_norm_eps: 1e-5,
-            rope_theta: 1e5,
+            rope: RopeSettings { theta: 1e5, scaling: RopeScaling::Default },
+            attention: vec![LayerAttention { window: None, is_rotary: true }; 30],
+            qk_norm: false,
             tied_embeddings: true,
             biases: Biases { qkv: false, output: false, mlp: false },
         }

@@ -12,6 +12,8 @@ mod cli;
 mod collect;
 mod direction;
 mod export;
+#[cfg(feature = "torch")]
+mod families;
 // Killed processes, full disks and failing files.
 #[cfg(all(feature = "torch", target_os = "linux"))]
 mod faults;

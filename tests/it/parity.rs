@@ -16,7 +16,7 @@ use crate::goldens::{RawExample, examples, fixture, json, load, values};
 use crate::toy::example;
 
 /// Both sides sum in f32 and in another order; the bound.
-const TOLERANCE: f64 = 1e-4;
+pub(crate) const TOLERANCE: f64 = 1e-4;
 
 #[derive(Deserialize)]
 struct Goldens {
@@ -46,7 +46,7 @@ fn tiny_llama(dtype: Dtype) -> LoraDecoder {
 }
 
 /// One loss and one whole gradient an example, in batches of `batch_size`.
-fn gradients(
+pub(crate) fn gradients(
     model: &mut LoraDecoder,
     examples: &[Example],
     batch_size: usize,
@@ -72,7 +72,7 @@ fn gradients(
 
 /// Every value within the tolerance of the largest.
 #[track_caller]
-fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
+pub(crate) fn assert_close(what: &str, found: &[f32], expected: &[f32]) {
     assert_close_at(largest(expected), what, found, expected);
 }
 
@@ -92,13 +92,18 @@ fn assert_close_at(scale: f32, what: &str, found: &[f32], expected: &[f32]) {
 /// Every parameter's gradient by itself. One that is zero but for rounding (the
 /// query's, where there is one token to attend to) is judged by the others.
 #[track_caller]
-fn assert_gradients_close(layout: &ParamLayout, found: &[Vec<f32>], expected: &[f32]) {
+pub(crate) fn assert_gradients_close(
+    model: &str,
+    layout: &ParamLayout,
+    found: &[Vec<f32>],
+    expected: &[f32],
+) {
     let expected = expected.chunks_exact(layout.grad_dim());
     for (row, (found, expected)) in found.iter().zip(expected).enumerate() {
         for param in layout.params() {
             let own = param.offset..param.offset + param.n_coordinates();
             let scale = largest(&expected[own.clone()]).max(1e-3 * largest(expected));
-            let what = format!("example {row}, {}", param.name);
+            let what = format!("{model}: example {row}, {}", param.name);
             assert_close_at(scale, &what, &found[own.clone()], &expected[own]);
         }
     }
@@ -130,7 +135,7 @@ fn losses_and_gradients_equal_those_of_single_examples_in_torch() {
         for (found, expected) in losses.iter().zip(json::<Goldens>("model.json").losses) {
             approx::assert_relative_eq!(*found, expected, max_relative = TOLERANCE);
         }
-        assert_gradients_close(model.layout(), &found, &expected);
+        assert_gradients_close("tiny-llama", model.layout(), &found, &expected);
     }
 }
 

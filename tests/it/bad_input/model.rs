@@ -89,7 +89,7 @@ fn a_model_of_another_family_is_refused() {
     insta::assert_snapshot!(desk.refuses_the_model(), @r#"
     error: the model cannot be used
       caused by: model configuration `model/config.json`
-      caused by: `model_type` = "gpt2" is not supported (only llama)
+      caused by: `model_type` = "gpt2" is not supported (only llama, mistral, qwen2, qwen3, smollm3)
     "#);
 }
 

@@ -1,0 +1,110 @@
+//! The families of decoders against transformers and peft, by the numbers that
+//! `scripts/goldens/families.py` made: logits, losses and LoRA gradients of tiny
+//! models, past the window and with scaled rotary positions.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+
+use fs_err as fs;
+use less_select::checkpoint::LoraSettings;
+use less_select::compute::Dtype;
+use less_select::model::{DecoderConfig, LoraDecoder};
+use less_select::pool::Example;
+use less_select::tensor_file::{TensorFile, serialize, to_f32};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::goldens::{golden, json, load};
+use crate::parity::{TOLERANCE, assert_close, assert_gradients_close, gradients};
+use crate::toy::example;
+
+const LENGTHS: [usize; 3] = [2, 23, 40];
+const MODULES: [&str; 7] =
+    ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+
+#[derive(Deserialize)]
+struct Goldens {
+    families: Vec<Family>,
+}
+
+#[derive(Deserialize)]
+struct Family {
+    name: String,
+    config: Value,
+    losses: Vec<f64>,
+}
+
+/// Within ±1/2, of a hash of the name and the place.
+fn numbers(name: &str, n: usize) -> impl Iterator<Item = f32> {
+    let seed = name
+        .bytes()
+        .fold(0x811c_9dc5_u32, |seed, byte| (seed ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    (0..n as u32).map(move |at| {
+        let mut x = at.wrapping_mul(0x9e37_79b1).wrapping_add(seed);
+        for (shift, factor) in [(16, 0x7feb_352d), (15, 0x846c_a68b), (16, 1)] {
+            x = (x ^ (x >> shift)).wrapping_mul(factor);
+        }
+        (x >> 8) as f32 / (1 << 24) as f32 - 0.5
+    })
+}
+
+fn weights(name: &str, shape: &[usize]) -> Vec<f32> {
+    let middle = if shape.len() == 1 && name.contains("norm") { 1.0 } else { 0.0 };
+    numbers(name, shape.iter().product()).map(|number| middle + 0.5 * number).collect()
+}
+
+#[expect(clippy::cast_sign_loss, reason = "nothing is below zero")]
+fn rows() -> Vec<Example> {
+    let row = |n: usize| {
+        let token_ids: Vec<u32> = numbers(&format!("row of {n}"), n)
+            .map(|number| (96.0 * (number + 0.5)) as u32)
+            .collect();
+        let supervised: Vec<bool> = (0..n).map(|at| at >= (n / 3).max(1)).collect();
+        example(&token_ids, &supervised)
+    };
+    LENGTHS.map(row).to_vec()
+}
+
+fn model(dir: &Path, config: &Value) -> LoraDecoder {
+    fs::write(dir.join("config.json"), config.to_string()).unwrap();
+    let weights_of = DecoderConfig::read(dir).unwrap().weights();
+    let tensors: Vec<(String, Vec<usize>, Vec<f32>)> = weights_of
+        .into_iter()
+        .map(|(name, shape)| {
+            let values = weights(&name, &shape);
+            (name, shape, values)
+        })
+        .collect();
+    let borrowed =
+        tensors.iter().map(|(name, shape, values)| (name.clone(), &shape[..], &values[..]));
+    fs::write(dir.join("model.safetensors"), serialize(borrowed, "format", "pt")).unwrap();
+    let targets = MODULES.map(str::to_owned).to_vec();
+    let lora = LoraSettings { rank: 2, alpha: 4.0, dropout: 0.0, targets };
+    let mut model = load(dir, &lora, Dtype::F32, Some(NonZeroUsize::MIN));
+    let params = model.layout().params().to_vec();
+    let adapter: Vec<f32> =
+        params.iter().flat_map(|param| weights(&param.name, &param.shape)).collect();
+    model.set_adapter(&adapter);
+    model
+}
+
+#[test]
+fn families_compute_what_transformers_does() {
+    let file = TensorFile::open(&golden("families.safetensors")).unwrap();
+    let expected = |name: String| to_f32(&file.tensor(&name).unwrap()).unwrap();
+    let rows = rows();
+    for Family { name, config, losses } in json::<Goldens>("families.json").families {
+        let dir = tempfile::tempdir().unwrap();
+        let mut model = model(dir.path(), &config);
+        let logits = model.logits(&rows[2].token_ids).concat();
+        assert_close(&format!("{name}: logits"), &logits, &expected(format!("{name}.logits")));
+        for batch_size in [1, 3] {
+            let (found, of_rows) = gradients(&mut model, &rows, batch_size);
+            for (found, expected) in found.iter().zip(&losses) {
+                approx::assert_relative_eq!(found, expected, max_relative = TOLERANCE);
+            }
+            let expected = expected(format!("{name}.gradients"));
+            assert_gradients_close(&name, model.layout(), &of_rows, &expected);
+        }
+    }
+}
