@@ -29,7 +29,7 @@ pub(super) fn listen_to_panics() {
 /// Runs `work`, making a panic read as what it is and end with its own exit code.
 pub(super) fn guarded(work: impl FnOnce() -> Exit) -> Exit {
     std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|_| {
-        let panic = LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner);
+        let panic = LAST_PANIC.lock().unwrap_or_else(PoisonError::into_inner).clone();
         say(&format!(
             "error: this is a bug in less-select, please report it\n  caused by: {panic}"
         ));
@@ -59,9 +59,9 @@ pub(super) fn warn(message: &str) {
     say(&format!("warning: {message}"));
 }
 
-#[expect(clippy::print_stderr, reason = "this is where the program speaks")]
-fn say(text: &str) {
-    eprintln!("{text}");
+/// Nobody may be listening (`2>&1 | head`), which is no reason to fail.
+pub(super) fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Whatever ends a command early.

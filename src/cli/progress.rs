@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::exit::say;
 use super::interrupt;
 use crate::progress::{Event, Observer};
 use crate::stage::Stage;
@@ -101,8 +102,7 @@ impl State {
         }
     }
 
-    #[expect(clippy::print_stderr, reason = "this is where the program speaks")]
     fn line(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| say(text));
     }
 }

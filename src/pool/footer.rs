@@ -6,6 +6,10 @@
 //! footer is a struct in Thrift's compact protocol; its second field is the
 //! schema, a list of elements in depth-first order, each of which tells its
 //! number of children.
+//!
+//! The rest is followed, too: a list of truths takes no bytes for that crate, so
+//! that six bytes could have it count to two milliards, as often as they stand
+//! there. Here every element takes a byte, and a list ends with the footer.
 
 use parquet::errors::ParquetError;
 use parquet::file::reader::ChunkReader;
@@ -15,13 +19,13 @@ const MAX_LEVELS: usize = 64;
 /// Most structs within structs of what is passed over.
 const MAX_PASSED_OVER: usize = 16;
 
-/// Refuses a Parquet file whose schema is nested too deeply to be read. Any
-/// other damage but that of the schema itself is left for the reader to find.
+/// Refuses a Parquet file whose schema is nested too deeply to be read, or whose
+/// footer cannot be followed. Any other damage is left for the reader to find.
 ///
 /// # Errors
 ///
-/// If the schema has more than 64 levels or cannot be followed, or the file not
-/// be read.
+/// If the schema has more than 64 levels, the footer cannot be followed, or the file
+/// not be read.
 pub(super) fn check_levels(file: &impl ChunkReader) -> Result<(), ParquetError> {
     const TAIL: u64 = 8;
     let Some(tail_start) = file.len().checked_sub(TAIL) else { return Ok(()) };
@@ -36,7 +40,7 @@ pub(super) fn check_levels(file: &impl ChunkReader) -> Result<(), ParquetError> 
             let problem = format!("its columns are nested over {MAX_LEVELS} levels deep");
             Err(ParquetError::General(problem))
         }
-        None => Err(ParquetError::General("its schema is damaged".to_owned())),
+        None => Err(ParquetError::General("its footer is damaged".to_owned())),
     }
 }
 
@@ -45,19 +49,20 @@ pub(super) fn check_levels(file: &impl ChunkReader) -> Result<(), ParquetError> 
 fn n_levels(footer: &[u8]) -> Option<usize> {
     let mut bytes = Compact(footer);
     let mut id = 0;
+    // No schema has no levels.
+    let mut n_levels = 0;
     loop {
-        let kind = bytes.field(&mut id)?;
-        if kind == STOP {
-            // No schema has no levels.
-            return Some(0);
-        }
-        if id != 2 {
-            bytes.pass_over(kind, MAX_PASSED_OVER)?;
-        } else if kind == LIST {
-            let (kind, n) = bytes.list()?;
-            return if kind == STRUCT { bytes.schema(n) } else { None };
-        } else {
-            return None;
+        match bytes.field(&mut id)? {
+            STOP => return Some(n_levels),
+            LIST if id == 2 => {
+                let (STRUCT, n) = bytes.list()? else { return None };
+                n_levels = bytes.schema(n)?;
+                if n_levels > MAX_LEVELS {
+                    return Some(n_levels);
+                }
+            }
+            _ if id == 2 => return None,
+            kind => bytes.pass_over(kind, MAX_PASSED_OVER)?,
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The command line: help, settings and what it says when they are wrong.
 
+use std::time::{Duration, Instant};
+
 use crate::support::{TestRun, less_select};
 
 /// What the program says to these arguments in an empty folder.
@@ -115,4 +117,28 @@ fn json_errors_are_for_programs() {
     let said = run.say(&["--json", "--budget", "0"]);
     let error: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
     assert_eq!(error["error"]["exit_code"], 2);
+}
+
+/// `2>&1 | head` closes what the program speaks to.
+#[test]
+fn a_program_that_nobody_listens_to_ends_as_it_would() {
+    for stage in ["report", "config"] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = std::process::Command::new(less_select().get_program());
+        command.args([stage, "--budget", "1.5"]).stdout(writer.try_clone().unwrap());
+        let mut child = command.stderr(writer).spawn().unwrap();
+        let end = Instant::now() + Duration::from_secs(20);
+        let status = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            if Instant::now() > end {
+                child.kill().unwrap();
+                panic!("`{stage}` does not end");
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        assert_eq!(status.code(), Some(2), "`{stage}`");
+    }
 }

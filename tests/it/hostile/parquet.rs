@@ -80,7 +80,7 @@ fn a_list_that_is_longer_than_the_file_is_refused() {
     footer.0.extend([0x15, 0x02]);
     footer.list_of_structs(0x19, 1 << 30);
     desk.file("pool.parquet", footer.file());
-    insta::assert_snapshot!(desk.problem("pool.parquet"), @"input `/pool.parquet`: not a readable parquet file: Parquet error: its schema is damaged");
+    insta::assert_snapshot!(desk.problem("pool.parquet"), @"input `/pool.parquet`: not a readable parquet file: Parquet error: its footer is damaged");
 }
 
 #[test]
@@ -97,11 +97,23 @@ fn a_schema_is_nested_as_deeply_as_rows_may_be() {
 /// a milliard values.
 #[test]
 fn a_dictionary_of_more_values_than_bytes_is_refused() {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let file = file.join("tests/fuzz/seeds/scores/large-dictionary.parquet");
     let desk = Desk::new();
-    desk.file("pool.parquet", fs::read(&file).unwrap());
+    let file = desk.file("pool.parquet", seed("large-dictionary"));
     insta::assert_snapshot!(desk.problem("pool.parquet"), @"input `/pool.parquet`: not a readable parquet file: Parquet error: a dictionary of 939524061 values has 12 bytes");
     let scores = ScoreTable::read(&file).unwrap_err();
     assert!(scores.kind.to_string().contains("a dictionary of"), "{}", scores.kind);
+}
+
+/// What a fuzzer found: a list of two milliard truths that takes no bytes.
+#[test]
+fn a_list_of_nothing_is_refused() {
+    let desk = Desk::new();
+    desk.file("pool.parquet", seed("list-of-nothing"));
+    insta::assert_snapshot!(desk.problem("pool.parquet"), @"input `/pool.parquet`: not a readable parquet file: Parquet error: its footer is damaged");
+}
+
+/// A table of scores, or what a fuzzer made of one.
+fn seed(name: &str) -> Vec<u8> {
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz/seeds/scores");
+    fs::read(seeds.join(name).with_extension("parquet")).unwrap()
 }
