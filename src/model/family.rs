@@ -60,7 +60,7 @@ const LLAMA: Family = Family {
     has_nope: false,
 };
 
-const FAMILIES: [Family; 5] = [
+static FAMILIES: [Family; 5] = [
     LLAMA,
     Family {
         model_type: "mistral",
@@ -99,10 +99,9 @@ const FAMILIES: [Family; 5] = [
 impl Family {
     /// The family that a configuration names.
     pub(super) fn of(fields: &Fields<'_>) -> Result<&'static Self, ConfigErrorKind> {
-        static TABLE: [Family; FAMILIES.len()] = FAMILIES;
         let value = fields.value("model_type").ok_or(ConfigErrorKind::Missing("model_type"))?;
-        TABLE.iter().find(|family| value == family.model_type).ok_or_else(|| {
-            let supported: Vec<_> = TABLE.iter().map(|family| family.model_type).collect();
+        FAMILIES.iter().find(|family| value == family.model_type).ok_or_else(|| {
+            let supported: Vec<_> = FAMILIES.iter().map(|family| family.model_type).collect();
             unsupported("model_type", value, &supported.join(", "))
         })
     }
