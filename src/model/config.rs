@@ -10,7 +10,7 @@ use super::rope::RopeSettings;
 
 /// A decoder-only transformer: RMS norms before attention and before the
 /// MLP, rotary positions, grouped-query attention, an MLP gated by silu; and what
-/// its [family](super::family) adds to that.
+/// its family adds to that.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecoderConfig {
     /// Rows of the embedding and of the output projection.
