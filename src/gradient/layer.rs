@@ -24,7 +24,7 @@ pub(super) struct Layers<'a> {
     rope: Rope,
     all: Sites,
     /// All, where layers have a window.
-    windowed: Sites,
+    windowed: Option<Sites>,
     /// Where the last layer's output is wanted.
     last: Sites,
 }
@@ -53,7 +53,7 @@ impl<'a> Layers<'a> {
         let rope = Rope::new(model.config(), n_inputs, like);
         let all = |window| Sites::all(&rope, n_inputs, window, like);
         let windows = || model.config().attention.iter().map(|layer| layer.window.map(dim));
-        let windowed = all(windows().find_map(|window| window));
+        let windowed = windows().flatten().next().map(|window| all(Some(window)));
         let last = windows().next_back().flatten();
         let last = Sites::some(&rope, batch.sites.shallow_clone(), n_inputs, last, like);
         Self { model, all: all(None), windowed, last, rope }
@@ -63,7 +63,7 @@ impl<'a> Layers<'a> {
         let config = self.model.config();
         match config.attention[layer].window {
             _ if layer + 1 == config.n_layers => &self.last,
-            Some(_) => &self.windowed,
+            Some(_) => self.windowed.as_ref().unwrap_or(&self.all),
             None => &self.all,
         }
     }
