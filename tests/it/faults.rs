@@ -110,13 +110,19 @@ fn survives(kind: &str, at: u64) -> bool {
         Some(code) => panic!("{what}: exit code {code}: {told}"),
         None => assert_eq!(output.status.signal(), Some(9), "{what}: {told}"),
     }
+    let is_undisturbed = |after: &str| {
+        let (found, expected) = (run.results(), &UNDISTURBED.0);
+        assert!(found.keys().eq(expected.keys()), "{what}, {after}: {:?}", found.keys());
+        for (name, bytes) in expected {
+            assert!(found[name] == *bytes, "{what}, {after}: other bytes in `{name}`");
+        }
+    };
+    if output.status.success() {
+        is_undisturbed("at once");
+    }
     let said = run.run(&[]);
     assert_eq!(said.code, 0, "{what}: {told}\n{}", said.stderr);
-    let (found, expected) = (run.results(), &UNDISTURBED.0);
-    assert!(found.keys().eq(expected.keys()), "{what}: {:?}", found.keys());
-    for (name, bytes) in expected {
-        assert!(found[name] == *bytes, "{what}: other bytes in `{name}`");
-    }
+    is_undisturbed("after the same command");
     !output.status.success() || told.contains("the worker process died")
 }
 
@@ -129,6 +135,14 @@ fn spread(n: u64) -> impl Iterator<Item = u64> {
 #[test]
 fn a_run_killed_at_any_point_continues_to_the_same_bytes() {
     assert!(spread(5).all(|at| survives("kill", at)), "a process was not killed");
+}
+
+/// A shard takes five operations, and half of a run's are before and behind the
+/// worker's.
+#[test]
+fn a_worker_killed_at_any_point_of_a_shard_leaves_nothing_behind() {
+    let middle = UNDISTURBED.1 / 2;
+    assert!((middle..middle + 5).all(|at| survives("kill", at)), "the worker was not killed");
 }
 
 #[test]
