@@ -12,7 +12,7 @@ import json
 
 import numpy as np
 import torch
-from model import GOLDENS, MODULES, versions
+from model import GOLDENS, versions
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -42,6 +42,23 @@ LLAMA3 = {
 }
 PLAIN = {"rope_parameters": {"rope_type": "default", **THETA}}
 WINDOWS = {"use_sliding_window": True, "sliding_window": 8}
+YARN = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 32,
+    "beta_fast": 4.0,
+}
+# Beyond the second row, not beyond the third.
+LONGROPE = {
+    "rope_type": "longrope",
+    "short_factor": [1.0, 1.25, 1.5, 2.0],
+    "long_factor": [1.0, 2.0, 4.0, 8.0],
+    "original_max_position_embeddings": 25,
+}
+# Caps low enough to bend what these weights give.
+CAPS = {"attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}
+GEMMA = {"head_dim": 16, "query_pre_attn_scalar": 20}
+GPT2 = {"n_embd": 32, "n_inner": 48, "n_layer": 3, "n_head": 4, "n_positions": 64}
 # Name, model_type, what is special.
 MODELS = [
     ("llama", "llama", {**PLAIN, "tie_word_embeddings": True}),
@@ -55,6 +72,49 @@ MODELS = [
     ("qwen3-windows", "qwen3", {**PLAIN, **WINDOWS, "head_dim": 8, "max_window_layers": 2}),
     ("smollm3", "smollm3", {**PLAIN, "no_rope_layer_interval": 3}),
     ("smollm3-windows", "smollm3", {**PLAIN, **WINDOWS, "no_rope_layers": [1, 0, 1]}),
+    ("llama-yarn", "llama", {"rope_parameters": {**YARN, **THETA}}),
+    (
+        "qwen2-yarn",
+        "qwen2",
+        {"rope_parameters": {**YARN, **THETA, "truncate": False, "attention_factor": 1.5}},
+    ),
+    ("phi-3", "phi3", {**PLAIN, "sliding_window": 8}),
+    ("phi-3.5", "phi3", {"rope_parameters": {**LONGROPE, **THETA}}),
+    (
+        "phi-4-mini",
+        "phi3",
+        {
+            "rope_parameters": {**PLAIN["rope_parameters"], "partial_rotary_factor": 0.75},
+            "tie_word_embeddings": True,
+        },
+    ),
+    ("olmo-2", "olmo2", PLAIN),
+    ("gemma", "gemma", {**PLAIN, "head_dim": 16}),
+    ("gemma-2", "gemma2", {**PLAIN, **GEMMA, **CAPS, "sliding_window": 8}),
+    (
+        "gemma-3",
+        "gemma3_text",
+        {
+            **GEMMA,
+            "sliding_window": 8,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1000.0},
+                "sliding_attention": {"rope_type": "default", **THETA},
+            },
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+    ),
+    ("pythia", "gpt_neox", {"rope_parameters": {**THETA, "partial_rotary_factor": 0.25}}),
+    (
+        "gpt-neox-in-sequence",
+        "gpt_neox",
+        {
+            "rope_parameters": {**THETA, "partial_rotary_factor": 1.0},
+            "use_parallel_residual": False,
+            "attention_bias": False,
+        },
+    ),
+    ("gpt-2", "gpt2", GPT2),
 ]
 
 
@@ -72,7 +132,7 @@ def numbers(name, n):
 def weights(name, shape):
     values = numbers(name, int(np.prod(shape))).reshape(shape)
     # Norms about one, everything else about zero.
-    if len(shape) == 1 and "norm" in name:
+    if len(shape) == 1 and ("norm" in name or ".ln_" in name):
         return torch.from_numpy(np.float32(1.0) + values * np.float32(0.5))
     return torch.from_numpy(values * np.float32(0.5))
 
@@ -93,7 +153,7 @@ def references(name, model_type, special):
     config = AutoConfig.for_model(model_type, **SHAPE, **special)
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
     fill(model)
-    lora = LoraConfig(r=2, lora_alpha=4, target_modules=MODULES, task_type="CAUSAL_LM")
+    lora = LoraConfig(r=2, lora_alpha=4, target_modules="all-linear", task_type="CAUSAL_LM")
     model = get_peft_model(model, lora)
     adapter = {n: p for n, p in model.named_parameters() if "lora_" in n}
     with torch.no_grad():

@@ -317,7 +317,7 @@ mod torch {
                 Self::Config(err) => err.exit_code(),
                 Self::Weights(err) => err.exit_code(),
                 Self::Lora(_) | Self::NoDevice { .. } => ExitCode::Usage as u8,
-                Self::Token { .. } => ExitCode::BadData as u8,
+                Self::Token { .. } | Self::TooLong { .. } => ExitCode::BadData as u8,
                 Self::OutOfMemory(_) | Self::Torch(_) => ExitCode::Temporary as u8,
             }
         }

@@ -246,7 +246,7 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora_dropout: Option<f64>,
 
-    /// Modules that get an adapter, such as `q_proj,v_proj`
+    /// Modules that get an adapter, such as `q_proj,v_proj`; `attention` or `all-linear`
     #[arg(
         long,
         global = true,

@@ -11,13 +11,16 @@
 //!            ∇Q = s·∇S·K   ∇K = s·∇Sᵀ·Q
 //! ```
 //!
+//! and where scores are capped at c, ∇S ∘ (1 − t²) stands for ∇S, t = tanh(s·Q·Kᵀ/c).
+//!
 //! A block of queries at a time, so that memory grows with the length of a row
 //! and not with its square, and no block looks at keys behind it.
 
 use tch::{Kind, Tensor};
 
 use super::fused::Fused;
-use crate::model::attention::{Rope, causal_attention, is_hidden};
+use crate::model::architecture::Scores;
+use crate::model::attention::{Ropes, causal_attention, is_hidden};
 
 /// Queries of a row whose weights are in memory at once.
 const QUERIES: i64 = 256;
@@ -28,7 +31,7 @@ pub(super) struct Sites {
     /// of a last layer is what predicts a label.
     positions: Option<Tensor>,
     /// For the sites alone.
-    pub(super) rope: Rope,
+    pub(super) ropes: Ropes,
     /// 0 where a site sees a key, −∞ elsewhere: `[1 or n_examples, 1, n_sites,
     /// n_inputs]`.
     mask: Tensor,
@@ -38,16 +41,16 @@ pub(super) struct Sites {
 
 impl Sites {
     /// Every position of `n_inputs`; tensors of `like`'s kind.
-    pub(super) fn all(rope: &Rope, n_inputs: i64, window: Option<i64>, like: &Tensor) -> Self {
+    pub(super) fn all(ropes: Ropes, n_inputs: i64, window: Option<i64>, like: &Tensor) -> Self {
         let window = window.filter(|window| *window < n_inputs);
         let positions = Tensor::arange(n_inputs, (Kind::Int64, like.device())).unsqueeze(0);
         let mask = mask(&positions, n_inputs, window, like.kind());
-        Self { positions: None, rope: rope.shallow_clone(), mask, window }
+        Self { positions: None, ropes, mask, window }
     }
 
     /// `positions`, i64 `[n_examples, n_sites]`, of `n_inputs`.
     pub(super) fn some(
-        rope: &Rope,
+        ropes: &Ropes,
         positions: Tensor,
         n_inputs: i64,
         window: Option<i64>,
@@ -55,7 +58,7 @@ impl Sites {
     ) -> Self {
         let window = window.filter(|window| *window < n_inputs);
         let mask = mask(&positions, n_inputs, window, like.kind());
-        Self { rope: rope.at(&positions), positions: Some(positions), mask, window }
+        Self { ropes: ropes.at(&positions), positions: Some(positions), mask, window }
     }
 
     /// The sites' rows of `x`, `[n_examples, n_inputs, width]`.
@@ -73,6 +76,17 @@ impl Sites {
             None => all.g_add_(own),
             Some(places) => all.scatter_add_(1, &places, own),
         }
+    }
+
+    /// `own`, `[n_examples, n_sites, width]`, at the sites of `like`'s positions, and
+    /// zero elsewhere.
+    pub(super) fn spread(&self, own: Tensor, like: &Tensor) -> Tensor {
+        if self.positions.is_none() {
+            return own;
+        }
+        let mut size = like.size();
+        size[2] = own.size()[2];
+        self.add(own.new_zeros(size, (own.kind(), own.device())), &own)
     }
 
     fn places(&self, x: &Tensor) -> Option<Tensor> {
@@ -129,6 +143,7 @@ pub(super) enum Attention {
     ByHand {
         /// What it is between.
         heads: Heads,
+        scores: Scores,
         /// What it gives.
         y: Tensor,
     },
@@ -136,15 +151,17 @@ pub(super) enum Attention {
 
 impl Attention {
     /// Attention between `heads`.
-    pub(super) fn new(heads: Heads, sites: &Sites, is_fused: bool) -> Self {
-        if is_fused && sites.positions.is_none() && sites.window.is_none() {
+    pub(super) fn new(heads: Heads, sites: &Sites, scores: Scores, is_fused: bool) -> Self {
+        let is_plain = sites.positions.is_none() && sites.window.is_none() && scores.cap.is_none();
+        if is_fused && is_plain {
             let Heads { q, k, v } = &heads;
-            return Self::Fused(Fused::new([q, k, v], |[q, k, v]| causal_attention(q, k, v, None)));
+            let attend = |[q, k, v]: &[Tensor; 3]| causal_attention([q, k, v], scores, None);
+            return Self::Fused(Fused::new([q, k, v], attend));
         }
         // Heads that share keys are views as one matrix.
         let heads: Heads = [heads.q, heads.k, heads.v].map(|x| x.contiguous()).into();
-        let y = heads.attend(sites);
-        Self::ByHand { heads, y }
+        let y = heads.attend(sites, scores);
+        Self::ByHand { heads, scores, y }
     }
 
     /// What every site reads, `[n_examples, n_sites, n_heads · head_dim]`.
@@ -160,7 +177,7 @@ impl Attention {
     pub(super) fn differentiate(self, sites: &Sites, gradient: &Tensor) -> Heads {
         match self {
             Self::Fused(fused) => fused.differentiate(gradient).into(),
-            Self::ByHand { heads, .. } => heads.differentiate(sites, gradient),
+            Self::ByHand { heads, scores, .. } => heads.differentiate(sites, scores, gradient),
         }
     }
 }
@@ -183,10 +200,10 @@ impl From<[Tensor; 3]> for Heads {
 
 impl Heads {
     /// As [`Attention::y`].
-    fn attend(&self, sites: &Sites) -> Tensor {
+    fn attend(&self, sites: &Sites, scores: Scores) -> Tensor {
         let out = self.q.transpose(1, 2).empty_like();
         for block in sites.blocks() {
-            let own = self.weights(&block).bmm(&block.seen(&self.v));
+            let own = self.weights(&block, scores).p.bmm(&block.seen(&self.v));
             let own = self.by_head(&own, &block).transpose(1, 2);
             out.narrow(1, block.start, block.n).copy_(&own);
         }
@@ -194,18 +211,21 @@ impl Heads {
     }
 
     /// As [`Attention::differentiate`].
-    fn differentiate(&self, sites: &Sites, gradient: &Tensor) -> Self {
+    fn differentiate(&self, sites: &Sites, scores: Scores, gradient: &Tensor) -> Self {
         let head_dim = self.q.size()[3];
         let gradient = gradient.unflatten(-1, [-1, head_dim]).transpose(1, 2);
         let by = Self { q: self.q.empty_like(), k: self.k.zeros_like(), v: self.v.zeros_like() };
         for block in sites.blocks() {
-            let weights = self.weights(&block);
+            let Weights { p, slope } = self.weights(&block, scores);
             let gradient = self.grouped(&gradient, &block);
-            add_product(&block.seen(&by.v), &weights.transpose(1, 2), &gradient);
-            let by_weights = gradient.bmm(&block.seen(&self.v).transpose(1, 2));
-            let kind = self.q.kind();
-            let by_sums = Tensor::internal_softmax_backward_data(&by_weights, &weights, -1, kind);
-            let by_sums = by_sums * self.scale();
+            add_product(&block.seen(&by.v), &p.transpose(1, 2), &gradient);
+            let by_p = gradient.bmm(&block.seen(&self.v).transpose(1, 2));
+            let by_sums =
+                Tensor::internal_softmax_backward_data(&by_p, &p, -1, self.q.kind()) * scores.scale;
+            let by_sums = match slope {
+                Some(slope) => by_sums * slope,
+                None => by_sums,
+            };
             let q = by_sums.bmm(&block.seen(&self.k));
             by.q.narrow(2, block.start, block.n).copy_(&self.by_head(&q, &block));
             let own = self.grouped(&self.q, &block);
@@ -214,16 +234,17 @@ impl Heads {
         by
     }
 
-    /// P of a block, `[n_examples · n_kv_heads, group · n, n_keys]`.
-    fn weights(&self, block: &Block) -> Tensor {
-        let keys = block.seen(&self.k).transpose(1, 2);
-        let sums =
-            self.mask(block).baddbmm(&self.grouped(&self.q, block), &keys, 1.0, self.scale());
-        sums.softmax(-1, self.q.kind())
-    }
-
-    fn scale(&self) -> f64 {
-        (self.q.size()[3] as f64).sqrt().recip()
+    fn weights(&self, block: &Block, scores: Scores) -> Weights {
+        let (queries, keys) = (self.grouped(&self.q, block), block.seen(&self.k).transpose(1, 2));
+        let (sums, slope) = match scores.cap {
+            None => (self.mask(block).baddbmm(&queries, &keys, 1.0, scores.scale), None),
+            Some(cap) => {
+                let capped = (queries.bmm(&keys) * (scores.scale / cap)).tanh_();
+                let slope = 1.0 - capped.square();
+                (capped * cap + self.mask(block), Some(slope))
+            }
+        };
+        Weights { p: sums.softmax(-1, self.q.kind()), slope }
     }
 
     /// A block's mask for all heads, `[1 or n_examples · n_kv_heads, group · n,
@@ -250,6 +271,15 @@ impl Heads {
     }
 }
 
+/// What a block's queries make of its keys, `[n_examples · n_kv_heads, group · n,
+/// n_keys]` each.
+struct Weights {
+    /// P.
+    p: Tensor,
+    /// 1 − t², where scores are capped.
+    slope: Option<Tensor>,
+}
+
 /// Adds a batch of products to the view `sum`.
 fn add_product(sum: &Tensor, left: &Tensor, right: &Tensor) {
     let _ = sum.shallow_clone().baddbmm_(left, right);
@@ -265,6 +295,8 @@ mod tests {
     use crate::model::DecoderConfig;
 
     const HEAD_DIM: i64 = 16;
+
+    const SCORES: Scores = Scores { scale: 0.25, cap: None };
 
     const F64: (Kind, Device) = (Kind::Double, Device::Cpu);
 
@@ -323,7 +355,7 @@ mod tests {
         let gradient = gradient.to_kind(heads.q.kind());
         let expected = plainly(heads, positions, &gradient);
         let own = [&heads.q, &heads.k, &heads.v].map(Tensor::shallow_clone);
-        let attention = Attention::new(own.into(), sites, is_fused);
+        let attention = Attention::new(own.into(), sites, SCORES, is_fused);
         let y = attention.y();
         let Heads { q, k, v } = attention.differentiate(sites, &gradient);
         let found = [y, q, k, v];
@@ -340,9 +372,9 @@ mod tests {
     }
 
     /// Any: sites have one, attention does not look at it.
-    fn rope(n_inputs: i64, like: &Tensor) -> Rope {
+    fn ropes(n_inputs: i64, like: &Tensor) -> Ropes {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-llama");
-        Rope::new(&DecoderConfig::read(&dir).unwrap(), n_inputs, like)
+        Ropes::new(&DecoderConfig::read(&dir).unwrap(), n_inputs, &[], like)
     }
 
     #[test]
@@ -353,7 +385,7 @@ mod tests {
                 LENGTHS.into_iter().flat_map(|length| GROUPS.map(|group| (length, group)))
             {
                 let heads = heads([n_heads, n_kv_heads], length, length, kind);
-                let sites = Sites::all(&rope(length, &heads.q), length, None, &heads.q);
+                let sites = Sites::all(ropes(length, &heads.q), length, None, &heads.q);
                 let positions = Tensor::arange(length, (Kind::Int64, Device::Cpu)).unsqueeze(0);
                 assert_equal_to_autograd(&heads, &sites, &positions, bound);
             }
@@ -373,7 +405,7 @@ mod tests {
                 let Heads { q, k, v } = heads([n_heads, n_kv_heads], length, length, kind);
                 let by_position = |x: Tensor| x.transpose(1, 2).contiguous().transpose(1, 2);
                 let heads: Heads = [q, k, v].map(by_position).into();
-                let sites = Sites::all(&rope(length, &heads.q), length, None, &heads.q);
+                let sites = Sites::all(ropes(length, &heads.q), length, None, &heads.q);
                 let positions = Tensor::arange(length, (Kind::Int64, Device::Cpu)).unsqueeze(0);
                 assert_attention_equals_autograd(&heads, &sites, &positions, bound, true);
             }
@@ -388,9 +420,9 @@ mod tests {
                 for (n_heads, n_kv_heads) in GROUPS {
                     let positions = positions(n_sites, n_inputs);
                     let heads = heads([n_heads, n_kv_heads], n_sites, n_inputs, kind);
-                    let rope = rope(n_inputs, &heads.q);
+                    let ropes = ropes(n_inputs, &heads.q);
                     let sites =
-                        Sites::some(&rope, positions.shallow_clone(), n_inputs, None, &heads.q);
+                        Sites::some(&ropes, positions.shallow_clone(), n_inputs, None, &heads.q);
                     assert_equal_to_autograd(&heads, &sites, &positions, bound);
                 }
             }
@@ -409,7 +441,7 @@ mod tests {
     fn what_is_added_at_sites_is_added_where_it_was_taken_from() {
         let x = Tensor::arange(2 * 3 * 2, (Kind::Float, Device::Cpu)).reshape([2, 3, 2]);
         let positions = Tensor::from_slice(&[2_i64, 0, 2, 1, 0, 0]).reshape([2, 3]);
-        let sites = Sites::some(&rope(3, &x), positions, 3, None, &x);
+        let sites = Sites::some(&ropes(3, &x), positions, 3, None, &x);
         let taken: Vec<f32> = Vec::try_from(sites.of(&x).flatten(0, -1)).unwrap();
         assert_eq!(taken, [4.0, 5.0, 0.0, 1.0, 4.0, 5.0, 8.0, 9.0, 6.0, 7.0, 6.0, 7.0]);
         let own = Tensor::from_slice(&[1.0_f32, 2.0, 4.0, 8.0, 16.0, 32.0]);

@@ -12,6 +12,8 @@
 mod adapted;
 #[cfg(feature = "torch")]
 mod attention;
+#[cfg(feature = "torch")]
+mod attention_block;
 pub mod collect;
 pub mod direction;
 #[cfg(feature = "torch")]
@@ -24,6 +26,10 @@ pub mod linear;
 #[cfg(feature = "torch")]
 mod lora;
 pub mod measure;
+#[cfg(feature = "torch")]
+mod mlp_block;
+#[cfg(feature = "torch")]
+mod modules;
 #[cfg(feature = "torch")]
 mod norm;
 #[cfg(feature = "torch")]

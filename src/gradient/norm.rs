@@ -1,32 +1,40 @@
-//! RMS norm and its derivative.
+//! Norms and their derivative.
 
 use tch::{Kind, Tensor};
 
 use super::fused::Fused;
-use crate::model::decoder::Decoder;
+use crate::model::architecture::NormKind;
+use crate::model::decoder::{Decoder, NormWeights};
 
-/// y = w ∘ n with n = x / rms(x), on its way back.
+/// y = w ∘ n with n = x / rms(x), or y = w ∘ n + b with n = (x − mean(x)) / σ(x), on
+/// its way back.
 pub(super) enum Norm<'a> {
     /// libtorch's kernel.
     Fused(Fused<1>),
     /// One formula in f32.
-    ByHand { x: Tensor, weight: &'a Tensor, eps: f64 },
+    ByHand { x: Tensor, weight: &'a Tensor, eps: f64, is_centered: bool },
 }
 
 impl<'a> Norm<'a> {
-    /// The norm of `x`, `[.., width]`, with the weight `[width]`, and its way back.
+    /// The norm of `x`, `[.., width]`, and its way back.
     pub(super) fn new(
         decoder: &'a Decoder,
         x: &Tensor,
-        weight: &'a Tensor,
+        weights: &'a NormWeights,
         is_fused: bool,
     ) -> (Tensor, Self) {
         if is_fused {
-            let fused = Fused::new([x], |[x]| decoder.rms_norm(x, weight));
+            let fused = Fused::new([x], |[x]| decoder.normed_by(weights, x));
             return (fused.y(), Self::Fused(fused));
         }
-        let y = decoder.rms_norm(x, weight);
-        (y, Self::ByHand { x: x.shallow_clone(), weight, eps: decoder.config.rms_norm_eps })
+        let y = decoder.normed_by(weights, x);
+        let norm = Self::ByHand {
+            x: x.shallow_clone(),
+            weight: &weights.weight,
+            eps: decoder.config.norm_eps,
+            is_centered: decoder.config.norm == NormKind::Layer,
+        };
+        (y, norm)
     }
 
     /// The gradient by the input from that by the output.
@@ -36,21 +44,27 @@ impl<'a> Norm<'a> {
                 let [by_x] = fused.differentiate(gradient);
                 by_x
             }
-            Self::ByHand { x, weight, eps } => by_hand(&x, weight, eps, gradient),
+            Self::ByHand { x, weight, eps, is_centered } => {
+                by_hand(&x, weight, eps, is_centered, gradient)
+            }
         }
     }
 }
 
-/// With g = w ∘ ∇y, ∇x = (g − n · mean(g ∘ n)) / rms(x). In f32, as libtorch
-/// does it.
-fn by_hand(x: &Tensor, weight: &Tensor, eps: f64, gradient: &Tensor) -> Tensor {
+/// With g = w ∘ ∇y, ∇x = (g − n · mean(g ∘ n)) / rms(x); about the mean, which is one
+/// more direction that changes nothing, g less its mean. In f32, as libtorch does it.
+fn by_hand(x: &Tensor, weight: &Tensor, eps: f64, is_centered: bool, gradient: &Tensor) -> Tensor {
     let kind = x.kind();
     let [x, weight, gradient] = [x, weight, gradient].map(|tensor| tensor.to_kind(Kind::Float));
-    let squares = x.square().mean_dim(-1, true, Kind::Float);
-    let reciprocal = (squares + eps).rsqrt_();
+    let mean = |x: &Tensor| x.mean_dim(-1, true, Kind::Float);
+    let x = if is_centered { &x - mean(&x) } else { x };
+    let reciprocal = (mean(&x.square()) + eps).rsqrt_();
     let normed = x * &reciprocal;
     let mut by_normed = gradient * weight;
-    let mean = (&by_normed * &normed).mean_dim(-1, true, Kind::Float);
-    let by_x = by_normed.addcmul_(&normed, &mean.neg()) * reciprocal;
+    if is_centered {
+        let _ = by_normed.subtract_(&mean(&by_normed));
+    }
+    let along = mean(&(&by_normed * &normed));
+    let by_x = by_normed.addcmul_(&normed, &along.neg()) * reciprocal;
     by_x.to_kind(kind)
 }

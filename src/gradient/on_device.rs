@@ -99,7 +99,7 @@ impl MeasureBatches for OnDevice<'_> {
 impl OnDevice<'_> {
     fn measure_batch(&self, examples: &[&Example]) -> Result<BatchRows, ModelError> {
         let device = self.model.device();
-        let batch = Batch::new(examples, self.model.config().vocab_size, device)?;
+        let batch = Batch::new(examples, self.model.config(), device)?;
         let n_rows = dim(examples.len());
         // `[kinds, proj_dim, n]`.
         let shape = [dim(self.kinds.len()), dim(self.proj_dim), n_rows];

@@ -2,38 +2,81 @@
 
 use tch::{Device, Kind, Tensor};
 
+use super::architecture::Scores;
+use super::config::LayerAttention;
+use super::rope::RopeSettings;
 use super::{DecoderConfig, dim, flat};
 
-/// Rotary position embedding: coordinates i and i + d/2 of a head of width d
-/// at position p turn by the angle p · theta^(−2i / d).
-pub(crate) struct Rope {
-    /// `[.., n_inputs, head_dim]`, the two halves alike.
-    cos: Tensor,
-    /// The same, the first half negative.
-    sin: Tensor,
-}
+/// A model's ropes for the rows of one batch.
+pub(crate) struct Ropes(Vec<Rope>);
 
-impl Rope {
-    /// Angles in f32, as `transformers` has them; tables of `like`'s kind.
-    pub(crate) fn new(config: &DecoderConfig, n_inputs: i64, like: &Tensor) -> Self {
-        let head_dim = dim(config.head_dim);
-        let on_host = (Kind::Float, Device::Cpu);
-        let exponents = Tensor::arange_start_step(0, head_dim, 2, on_host) / head_dim as f64;
-        let frequencies = Tensor::pow_scalar(config.rope.theta, &exponents).reciprocal();
-        let mut frequencies = flat(&[frequencies]);
-        config.rope.scale(&mut frequencies);
-        let frequencies = Tensor::from_slice(&frequencies).to_device(like.device());
-        let angles = Tensor::arange(n_inputs, (Kind::Float, like.device())).outer(&frequencies);
-        let (cos, sin) = (angles.cos(), angles.sin());
-        let table = |halves: [&Tensor; 2]| Tensor::cat(&halves, -1).to_kind(like.kind());
-        Self { cos: table([&cos, &cos]), sin: table([&-&sin, &sin]) }
+impl Ropes {
+    /// Of `n_inputs` positions, for rows of `lengths` tokens; tables of `like`'s kind.
+    pub(crate) fn new(
+        config: &DecoderConfig,
+        n_inputs: i64,
+        lengths: &[usize],
+        like: &Tensor,
+    ) -> Self {
+        let rope = |settings| Rope::new(settings, config.head_dim, n_inputs, lengths, like);
+        Self(config.ropes.iter().map(rope).collect())
+    }
+
+    /// The one that a layer's heads are turned by.
+    pub(crate) fn of(&self, layer: LayerAttention) -> Option<&Rope> {
+        layer.rope.map(|rope| &self.0[rope])
     }
 
     /// The tables at `positions`, `[n_examples, n]`, for heads of those alone.
     pub(crate) fn at(&self, positions: &Tensor) -> Self {
+        Self(self.0.iter().map(|rope| rope.at(positions)).collect())
+    }
+}
+
+/// Rotary position embedding: of the first w coordinates of a head, i and i + w/2
+/// turn at position p by the angle p · theta^(−2i / w).
+pub(crate) struct Rope {
+    /// `[1 or n_examples, 1, n_inputs, head_dim]`: the halves alike, and ones where
+    /// nothing turns.
+    cos: Tensor,
+    /// `[1 or n_examples, 1, n_inputs, w]`, the first half negative.
+    sin: Tensor,
+}
+
+impl Rope {
+    fn new(
+        settings: &RopeSettings,
+        head_dim: usize,
+        n_inputs: i64,
+        lengths: &[usize],
+        like: &Tensor,
+    ) -> Self {
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        let is_long = lengths.iter().map(|&n_tokens| settings.is_long(n_tokens));
+        let angles = if settings.is_long(longest) {
+            let is_long = Tensor::from_slice(&is_long.collect::<Vec<_>>()).to_device(like.device());
+            let [short, long] = [0, longest].map(|n| angles(settings, n_inputs, n, like));
+            long.where_self(&is_long.reshape([-1, 1, 1, 1]), &short)
+        } else {
+            angles(settings, n_inputs, longest, like)
+        };
+        let factor = settings.attention_factor();
+        let (cos, sin) = (angles.cos() * factor, angles.sin() * factor);
+        let mut rest = cos.size();
+        rest[3] = dim(head_dim - settings.width);
+        let rest = cos.new_ones(rest, (Kind::Float, like.device()));
+        Self {
+            cos: Tensor::cat(&[&cos, &cos, &rest], -1).to_kind(like.kind()),
+            sin: Tensor::cat(&[&-&sin, &sin], -1).to_kind(like.kind()),
+        }
+    }
+
+    fn at(&self, positions: &Tensor) -> Self {
+        let n_examples = positions.size()[0];
         let rows = |table: &Tensor| {
-            let rows = table.index_select(0, &positions.flatten(0, 1));
-            rows.unflatten(0, positions.size()).unsqueeze(1)
+            let table = table.squeeze_dim(1).expand([n_examples, -1, -1], false);
+            let positions = positions.unsqueeze(-1).expand([-1, -1, table.size()[2]], false);
+            table.gather(1, &positions, false).unsqueeze(1)
         };
         Self { cos: rows(&self.cos), sin: rows(&self.sin) }
     }
@@ -42,7 +85,7 @@ impl Rope {
     /// they come out laid out in memory as they went in.
     pub(crate) fn turn(&self, heads: &Tensor) -> Tensor {
         let turned = heads * &self.cos;
-        let half = heads.size()[3] / 2;
+        let half = self.sin.size()[3] / 2;
         for (own, other) in [(0, half), (half, 0)] {
             let sin = self.sin.narrow(-1, own, half);
             let _ = turned.narrow(-1, own, half).addcmul_(&heads.narrow(-1, other, half), &sin);
@@ -54,27 +97,56 @@ impl Rope {
     pub(crate) fn turn_back(&self, heads: &Tensor) -> Tensor {
         Self { cos: self.cos.shallow_clone(), sin: -&self.sin }.turn(heads)
     }
+}
 
-    pub(crate) fn shallow_clone(&self) -> Self {
-        Self { cos: self.cos.shallow_clone(), sin: self.sin.shallow_clone() }
-    }
+/// Angles, f32 `[1, 1, n_inputs, w / 2]`, in texts of `n_tokens`, as `transformers`
+/// has them.
+fn angles(settings: &RopeSettings, n_inputs: i64, n_tokens: usize, like: &Tensor) -> Tensor {
+    let width = dim(settings.width);
+    let exponents = Tensor::arange_start_step(0, width, 2, (Kind::Float, Device::Cpu));
+    let exponents = exponents / width as f64;
+    let frequencies = Tensor::pow_scalar(settings.theta, &exponents).reciprocal();
+    let mut frequencies = flat(&[frequencies]);
+    settings.scale(&mut frequencies, n_tokens);
+    let frequencies = Tensor::from_slice(&frequencies).to_device(like.device());
+    let positions = Tensor::arange(n_inputs, (Kind::Float, like.device()));
+    positions.outer(&frequencies).unsqueeze(0).unsqueeze(0)
 }
 
 /// What every position reads of itself and those before it, `[n_examples,
 /// n_inputs, n_heads · head_dim]`: queries `[n_examples, n_heads, n_inputs,
 /// head_dim]`, keys and values of as many heads or of fewer. With a window it
 /// reads of so many positions.
-pub(crate) fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor, window: Option<i64>) -> Tensor {
+pub(crate) fn causal_attention(
+    [q, k, v]: [&Tensor; 3],
+    scores: Scores,
+    window: Option<i64>,
+) -> Tensor {
     let is_grouped = k.size()[1] < q.size()[1];
     let n_inputs = k.size()[2];
-    let is_seen = window.filter(|window| *window < n_inputs).map(|window| {
+    let window = window.filter(|window| *window < n_inputs);
+    let is_seen = || {
         let positions = Tensor::arange(n_inputs, (Kind::Int64, k.device()));
-        is_hidden(&positions, n_inputs, Some(window)).logical_not()
-    });
-    let is_causal = is_seen.is_none();
-    let out =
-        Tensor::scaled_dot_product_attention(q, k, v, is_seen, 0.0, is_causal, None, is_grouped);
+        is_hidden(&positions, n_inputs, window).logical_not()
+    };
+    let out = if let Some(cap) = scores.cap {
+        capped_attention([q, k, v], scores.scale, cap, &is_seen())
+    } else {
+        let is_seen = window.map(|_| is_seen());
+        let is_causal = is_seen.is_none();
+        let scale = Some(scores.scale);
+        Tensor::scaled_dot_product_attention(q, k, v, is_seen, 0.0, is_causal, scale, is_grouped)
+    };
     out.transpose(1, 2).flatten(2, 3)
+}
+
+/// For scores that libtorch has no kernel for.
+fn capped_attention([q, k, v]: [&Tensor; 3], scale: f64, cap: f64, is_seen: &Tensor) -> Tensor {
+    let n_shared = q.size()[1] / k.size()[1];
+    let [k, v] = [k, v].map(|heads| heads.repeat_interleave_self_int(n_shared, 1, None));
+    let scores = (q.matmul(&k.transpose(2, 3)) * (scale / cap)).tanh() * cap;
+    let scores = scores.masked_fill(&is_seen.logical_not(), f64::NEG_INFINITY);
+    scores.softmax(-1, Kind::Float).to_kind(v.kind()).matmul(&v)
 }
 
 /// Whether a query at each of `positions`, `[.., n]`, does not see a key: `[.., n,

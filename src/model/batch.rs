@@ -2,7 +2,7 @@
 
 use tch::{Device, Tensor};
 
-use super::{ModelError, dim};
+use super::{DecoderConfig, ModelError, dim};
 use crate::pool::Example;
 
 /// Examples padded on the right to one length, on the model's device.
@@ -26,17 +26,20 @@ pub(crate) struct Batch {
     pub(crate) targets: Tensor,
     /// Supervised tokens of each example.
     pub(crate) n_supervised: Vec<usize>,
+    /// Tokens of each example, those left out included.
+    pub(crate) lengths: Vec<usize>,
 }
 
 impl Batch {
-    /// Pads `examples` for a model of `vocab_size` tokens.
+    /// Pads `examples` for a model.
     ///
     /// # Errors
     ///
-    /// If a token is not in the vocabulary.
+    /// If a token is not in the vocabulary, or an example longer than the model has
+    /// positions.
     pub(crate) fn new(
         examples: &[&Example],
-        vocab_size: usize,
+        config: &DecoderConfig,
         device: Device,
     ) -> Result<Self, ModelError> {
         let n_inputs = examples.iter().map(|example| n_inputs(example)).max().unwrap_or(1);
@@ -46,7 +49,7 @@ impl Batch {
         let mut sites = vec![0_i64; examples.len() * n_sites];
         let (mut positions, mut labels, mut targets) = (Vec::new(), Vec::new(), Vec::new());
         for (row, example) in examples.iter().enumerate() {
-            check_tokens(example, vocab_size)?;
+            check(example, config)?;
             let start = row * n_inputs;
             for (input, &token_id) in
                 token_ids[start..].iter_mut().zip(&example.token_ids).take(n_inputs)
@@ -71,6 +74,7 @@ impl Batch {
             labels: Tensor::from_slice(&labels).to_device(device),
             targets: Tensor::from_slice(&targets).to_device(device),
             n_supervised,
+            lengths: examples.iter().map(|example| example.token_ids.len()).collect(),
         })
     }
 
@@ -97,15 +101,25 @@ fn n_inputs(example: &Example) -> usize {
     supervised_positions(example).next_back().unwrap_or(1)
 }
 
-fn check_tokens(example: &Example, vocab_size: usize) -> Result<(), ModelError> {
-    match example.token_ids.iter().find(|&&token_id| token_id as usize >= vocab_size) {
-        Some(&token_id) => Err(ModelError::Token { id: example.id, token_id, vocab_size }),
-        None => Ok(()),
+fn check(example: &Example, config: &DecoderConfig) -> Result<(), ModelError> {
+    let (id, vocab_size) = (example.id, config.vocab_size);
+    let is_unknown = |token_id: &&u32| **token_id as usize >= vocab_size;
+    if let Some(&token_id) = example.token_ids.iter().find(is_unknown) {
+        return Err(ModelError::Token { id, token_id, vocab_size });
+    }
+    let n_tokens = example.token_ids.len();
+    match config.n_positions {
+        Some(n_positions) if n_tokens > n_positions => {
+            Err(ModelError::TooLong { id, n_tokens, n_positions })
+        }
+        _ => Ok(()),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::pool::ExampleId;
 
@@ -113,6 +127,12 @@ mod tests {
         let supervised: Vec<bool> = supervised.iter().map(|&set| set == 1).collect();
         let id = ExampleId::of(token_ids, &supervised);
         Example { id, token_ids: token_ids.to_vec(), supervised }
+    }
+
+    /// The tiny Llama's, of ten tokens.
+    fn config() -> DecoderConfig {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-llama");
+        DecoderConfig { vocab_size: 10, ..DecoderConfig::read(&dir).unwrap() }
     }
 
     fn numbers(tensor: &Tensor) -> Vec<i64> {
@@ -124,7 +144,7 @@ mod tests {
         // The first predicts tokens 2 and 3 of its four and needs no more than
         // two inputs for it; the second its last.
         let examples = [example(&[5, 6, 7, 8], &[0, 1, 1, 0]), example(&[1, 2], &[0, 1])];
-        let batch = Batch::new(&[&examples[0], &examples[1]], 10, Device::Cpu).unwrap();
+        let batch = Batch::new(&[&examples[0], &examples[1]], &config(), Device::Cpu).unwrap();
         assert_eq!(batch.token_ids.size(), [2, 2]);
         assert_eq!(numbers(&batch.token_ids), [5, 6, 1, 2]);
         assert_eq!(numbers(&batch.positions), [0, 1, 2]);
@@ -137,7 +157,17 @@ mod tests {
     #[test]
     fn a_token_of_another_vocabulary_is_named() {
         let example = example(&[5, 10], &[0, 1]);
-        let error = Batch::new(&[&example], 10, Device::Cpu).err().unwrap();
+        let error = Batch::new(&[&example], &config(), Device::Cpu).err().unwrap();
         insta::assert_snapshot!(error, @"example 9367d2d7a914d8b1aa5c19592682e985 has token 10, the model knows 10 tokens");
+    }
+
+    #[test]
+    fn an_example_longer_than_learned_positions_is_named() {
+        let config = DecoderConfig { n_positions: Some(2), ..config() };
+        let fits = example(&[5, 9], &[0, 1]);
+        assert!(Batch::new(&[&fits], &config, Device::Cpu).is_ok());
+        let too_long = example(&[5, 9, 1], &[0, 1, 0]);
+        let error = Batch::new(&[&fits, &too_long], &config, Device::Cpu).err().unwrap();
+        insta::assert_snapshot!(error, @"example 04cadd3c954d8495fd35ccfc8454297e has 3 tokens, the model learned 2 positions; lower `max-length`");
     }
 }

@@ -4,13 +4,15 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
-use super::family::{Bias, Family};
+use super::architecture::{Activation, NormKind, Placement, QkNorm, Scores};
+use super::family::Family;
 use super::fields::Fields;
+use super::names::Names;
+use super::projections::Joined;
 use super::rope::RopeSettings;
 
-/// A decoder-only transformer: RMS norms before attention and before the
-/// MLP, rotary positions, grouped-query attention, an MLP gated by silu; and what
-/// its family adds to that.
+/// A decoder-only transformer: attention and an MLP a layer, both added to a
+/// residual stream; and what its family makes of that.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecoderConfig {
     /// Rows of the embedding and of the output projection.
@@ -27,18 +29,37 @@ pub struct DecoderConfig {
     pub head_dim: usize,
     /// Width of the MLP.
     pub intermediate_size: usize,
-    /// Added to the mean square in RMS norms.
-    pub rms_norm_eps: f64,
-    /// How positions turn queries and keys.
-    pub rope: RopeSettings,
+    /// What norms compute.
+    pub norm: NormKind,
+    /// Added to the mean square in norms.
+    pub norm_eps: f64,
+    /// Where norms and residuals stand.
+    pub placement: Placement,
+    /// Whether and how queries and keys are normed.
+    pub qk_norm: Option<QkNorm>,
+    /// What the MLP does to its gate.
+    pub activation: Activation,
+    /// How the scores of attention come from queries and keys.
+    pub scores: Scores,
+    /// c in c · tanh(logit / c), where logits are capped.
+    pub logit_cap: Option<f64>,
+    /// What embedded tokens are multiplied by.
+    pub embedding_scale: Option<f64>,
+    /// Rows of the table of learned positions, where there is one: no text has more
+    /// tokens.
+    pub n_positions: Option<usize>,
+    /// How positions turn queries and keys; layers may differ.
+    pub ropes: Vec<RopeSettings>,
     /// Of each layer.
     pub attention: Vec<LayerAttention>,
-    /// Whether queries and keys are normed, head by head.
-    pub qk_norm: bool,
     /// Whether the output projection is the embedding matrix.
     pub tied_embeddings: bool,
     /// Which linear modules add a bias.
     pub biases: Biases,
+    /// How queries, keys and values stand in what one module gives.
+    pub joined: Joined,
+    /// What its weights are called.
+    pub names: &'static Names,
 }
 
 /// What attention is in one layer.
@@ -46,8 +67,8 @@ pub struct DecoderConfig {
 pub struct LayerAttention {
     /// How many tokens a token sees, its own included; `None` is all before it.
     pub window: Option<usize>,
-    /// Whether queries and keys are turned by their positions.
-    pub is_rotary: bool,
+    /// Which of the model's ropes turns queries and keys by their positions.
+    pub rope: Option<usize>,
 }
 
 /// Which linear modules of a layer add a bias.
@@ -135,64 +156,16 @@ impl DecoderConfig {
         read().map_err(|kind| ConfigError { path: path.clone(), kind })
     }
 
-    fn parse(object: &Map<String, Value>) -> Result<Self, ConfigErrorKind> {
+    pub(super) fn parse(object: &Map<String, Value>) -> Result<Self, ConfigErrorKind> {
         let fields = Fields(object);
         let family = Family::of(&fields)?;
-        refuse_unsupported(&fields)?;
-        let bias = |bias| match bias {
-            Bias::Never => Ok(false),
-            Bias::Always => Ok(true),
-            Bias::Flag(key) => fields.flag_or(key, false),
-        };
-        let hidden_size = fields.count("hidden_size")?;
-        let n_heads = fields.count("num_attention_heads")?;
-        let n_layers = n_layers(&fields)?;
-        let head_dim = family.head_dim.unwrap_or(hidden_size / n_heads);
-        let config = Self {
-            vocab_size: fields.count("vocab_size")?,
-            hidden_size,
-            n_layers,
-            n_heads,
-            n_kv_heads: fields.count_or("num_key_value_heads", n_heads)?,
-            head_dim: fields.count_or("head_dim", head_dim)?,
-            intermediate_size: fields.count("intermediate_size")?,
-            rms_norm_eps: fields.positive_or("rms_norm_eps", 1e-6)?,
-            rope: RopeSettings::read(&fields, family.rope_theta)?,
-            attention: family.attention(&fields, n_layers)?,
-            qk_norm: family.qk_norm,
-            tied_embeddings: fields.flag_or("tie_word_embeddings", family.tied_embeddings)?,
-            biases: Biases {
-                qkv: bias(family.qkv_bias)?,
-                output: bias(family.output_bias)?,
-                mlp: bias(family.mlp_bias)?,
-            },
-        };
+        let config = family.config(&fields)?;
         if !config.n_heads.is_multiple_of(config.n_kv_heads) {
             let expected = "a divisor of `num_attention_heads`";
-            return Err(fields.invalid("num_key_value_heads", expected));
-        }
-        if config.head_dim == 0 || !config.head_dim.is_multiple_of(2) {
-            return Err(fields.invalid("head_dim", "an even number"));
+            return Err(fields.invalid(family.keys.n_kv_heads, expected));
         }
         Ok(config)
     }
-}
-
-/// Every setting that changes what a decoder computes in a way that this one does
-/// not know, family or not.
-fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), ConfigErrorKind> {
-    fields.only("hidden_act", &Value::from("silu"))?;
-    fields.only("attention_dropout", &Value::from(0.0))?;
-    fields.only("pretraining_tp", &Value::from(1))?;
-    fields.only("quantization_config", &Value::Null)
-}
-
-/// Every layer has names of its own in memory, so a number that no model has is
-/// refused before they are made.
-fn n_layers(fields: &Fields<'_>) -> Result<usize, ConfigErrorKind> {
-    let key = "num_hidden_layers";
-    let count = fields.count(key)?;
-    if count <= 4096 { Ok(count) } else { Err(fields.invalid(key, "at most 4096")) }
 }
 
 #[cfg(test)]
@@ -218,7 +191,7 @@ mod tests {
     fn what_is_not_said_is_what_transformers_assumes() {
         let config = small(&json!({})).unwrap();
         assert_eq!(config.head_dim, 16);
-        approx::assert_relative_eq!(config.rope.theta, 10_000.0);
+        approx::assert_relative_eq!(config.ropes[0].theta, 10_000.0);
         assert!(!config.tied_embeddings && !config.biases.qkv && !config.biases.mlp);
         let config = small(&json!({ "num_key_value_heads": null, "head_dim": 8 })).unwrap();
         assert_eq!((config.n_kv_heads, config.head_dim), (4, 8));
@@ -230,15 +203,15 @@ mod tests {
         let rope = json!({ "rope_theta": 5e5, "rope_type": "default" });
         let new = small(&json!({ "rope_parameters": rope })).unwrap();
         assert_eq!(old, new);
-        approx::assert_relative_eq!(new.rope.theta, 5e5);
+        approx::assert_relative_eq!(new.ropes[0].theta, 5e5);
     }
 
     #[test]
     fn unsupported_settings_are_named() {
         let said: Vec<String> = [
             json!({ "model_type": "mamba" }),
-            json!({ "hidden_act": "gelu" }),
-            json!({ "rope_scaling": { "rope_type": "yarn", "factor": 8.0 } }),
+            json!({ "hidden_act": "relu2" }),
+            json!({ "rope_scaling": { "rope_type": "dynamic", "factor": 8.0 } }),
             json!({ "sliding_window": 4096 }),
             json!({ "quantization_config": { "bits": 4 } }),
             json!({ "attention_dropout": 0.1 }),
@@ -247,9 +220,9 @@ mod tests {
         .map(|changes| small(changes).unwrap_err())
         .collect();
         insta::assert_snapshot!(said.join("\n"), @r#"
-        `model_type` = "mamba" is not supported (only llama, mistral, qwen2, qwen3, smollm3)
-        `hidden_act` = "gelu" is not supported (only "silu")
-        `rope_scaling` = {"rope_type":"yarn","factor":8.0} is not supported (only `rope_type` default, linear and llama3)
+        `model_type` = "mamba" is not supported (only llama, mistral, qwen2, qwen3, smollm3, phi3, olmo2, gemma, gemma2, gemma3_text, gpt_neox, gpt2)
+        `hidden_act` = "relu2" is not supported (only silu, swish, gelu, gelu_new, gelu_fast, gelu_pytorch_tanh)
+        `rope_scaling` = {"rope_type":"dynamic","factor":8.0} is not supported (only `rope_type` default, linear, llama3, longrope and yarn)
         `sliding_window` = 4096 is not supported (only null)
         `quantization_config` = {"bits":4} is not supported (only null)
         `attention_dropout` = 0.1 is not supported (only 0.0)
@@ -271,7 +244,7 @@ mod tests {
         assert_eq!(small(&json!({ "rope_parameters": rope })).unwrap(), old);
         // A wave in 6 tokens stays, one in a million is as long as eight.
         let mut frequencies = [1.0, 6e-6];
-        old.rope.scale(&mut frequencies);
+        old.ropes[0].scale(&mut frequencies, 2);
         approx::assert_relative_eq!(frequencies[0], 1.0);
         approx::assert_relative_eq!(frequencies[1], 6e-6 / 8.0);
     }

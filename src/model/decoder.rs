@@ -1,12 +1,13 @@
-//! The forward pass of a Llama-like decoder with frozen weights.
+//! The forward pass of a decoder with frozen weights.
 
 use tch::{Kind, Tensor};
 
-use super::attention::{Rope, causal_attention};
+use super::architecture::{NormKind, Placement};
+use super::attention::{Ropes, causal_attention};
 use super::batch::Batch;
-use super::config::LayerAttention;
 use super::lora::LoraLeaves;
 use super::modules::LinearModule;
+use super::projections::split_gate;
 use super::{DecoderConfig, dim};
 
 /// A decoder's frozen weights, all of one kind on one device.
@@ -14,26 +15,34 @@ pub(crate) struct Decoder {
     pub(crate) config: DecoderConfig,
     /// `[vocab_size, hidden_size]`.
     pub(crate) embeddings: Tensor,
+    /// `[n_positions, hidden_size]`, where positions are learned.
+    pub(crate) positions: Option<Tensor>,
     pub(crate) layers: Vec<Layer>,
-    pub(crate) norm: Tensor,
+    pub(crate) norm: NormWeights,
     /// `[vocab_size, hidden_size]`; the embeddings themselves when tied.
     pub(crate) lm_head: Tensor,
 }
 
 /// The weights of one layer.
 pub(crate) struct Layer {
-    pub(crate) input_norm: Tensor,
-    pub(crate) post_attention_norm: Tensor,
-    /// Of queries and keys, head by head, `[head_dim]`.
-    pub(crate) head_norms: Option<HeadNorms>,
-    /// In the order of [`LinearModule::ALL`].
-    pub(crate) linears: Vec<Linear>,
+    pub(crate) attention_norms: Norms,
+    pub(crate) mlp_norms: Norms,
+    /// Of queries and keys.
+    pub(crate) qk_norms: Option<[NormWeights; 2]>,
+    /// By module; a family has some of them.
+    pub(crate) linears: [Option<Linear>; LinearModule::COUNT],
 }
 
-/// The weights of the norms of queries and keys.
-pub(crate) struct HeadNorms {
-    pub(crate) q: Tensor,
-    pub(crate) k: Tensor,
+/// The norms before and after attention or the MLP.
+pub(crate) struct Norms {
+    pub(crate) before: Option<NormWeights>,
+    pub(crate) after: Option<NormWeights>,
+}
+
+/// A norm's weight and bias, `[width]`. That of a norm around one is 1 + w, in f32.
+pub(crate) struct NormWeights {
+    pub(crate) weight: Tensor,
+    pub(crate) bias: Option<Tensor>,
 }
 
 /// A linear map: weight `[d_out, d_in]`, bias `[d_out]`.
@@ -42,17 +51,36 @@ pub(crate) struct Linear {
     pub(crate) bias: Option<Tensor>,
 }
 
+/// Computes a linear module of a layer, adapter included, for an input
+/// `[n_examples, .., d_in]`. Called once a module.
+type LinearFn<'a> = dyn FnMut(LinearModule, &Tensor) -> Tensor + 'a;
+
 impl Decoder {
     /// Embedded tokens, `[n_examples, n_inputs, hidden_size]`.
     pub(crate) fn embed(&self, token_ids: &Tensor) -> Tensor {
-        Tensor::embedding(&self.embeddings, token_ids, -1, false, false)
+        let embedded = Tensor::embedding(&self.embeddings, token_ids, -1, false, false);
+        let embedded = match self.config.embedding_scale {
+            // Rounded as the weights are, which in bf16 makes √3072 55.5.
+            Some(scale) => embedded * Tensor::from(scale).to_kind(self.embeddings.kind()),
+            None => embedded,
+        };
+        match &self.positions {
+            Some(positions) => embedded + positions.narrow(0, 0, token_ids.size()[1]),
+            None => embedded,
+        }
     }
 
-    /// Hidden states behind the last layer, `[n_examples, n_inputs, hidden_size]`.
-    pub(crate) fn hidden(&self, token_ids: &Tensor, lora: &LoraLeaves) -> Tensor {
-        let rope = Rope::new(&self.config, token_ids.size()[1], &self.embeddings);
+    /// Hidden states behind the last layer, `[n_examples, n_inputs, hidden_size]`, of
+    /// rows that are `lengths` tokens long.
+    pub(crate) fn hidden(
+        &self,
+        token_ids: &Tensor,
+        lengths: &[usize],
+        lora: &LoraLeaves,
+    ) -> Tensor {
+        let ropes = Ropes::new(&self.config, token_ids.size()[1], lengths, &self.embeddings);
         (0..self.layers.len()).fold(self.embed(token_ids), |hidden, layer| {
-            self.layer(layer, &hidden, &rope, &mut |module, x| {
+            self.layer(layer, &hidden, &ropes, &mut |module, x| {
                 lora.adapted(self.linear(layer, module).forward(x), layer, module, x)
             })
         })
@@ -60,62 +88,106 @@ impl Decoder {
 
     /// Layer number `layer`: from hidden states `[n_examples, n_inputs,
     /// hidden_size]` to the next ones.
-    ///
-    /// `linear` computes a linear module of the layer, adapter included, for an
-    /// input `[n_examples, .., d_in]`. It is called once a module.
     pub(crate) fn layer(
         &self,
         layer: usize,
         hidden: &Tensor,
-        rope: &Rope,
-        linear: &mut dyn FnMut(LinearModule, &Tensor) -> Tensor,
+        ropes: &Ropes,
+        linear: &mut LinearFn<'_>,
     ) -> Tensor {
-        let Layer { input_norm, post_attention_norm, .. } = &self.layers[layer];
-        let attention = self.attention(layer, &self.rms_norm(hidden, input_norm), rope, linear);
-        let hidden = hidden + attention;
-        let x = self.rms_norm(&hidden, post_attention_norm);
-        let gate = linear(LinearModule::GateProj, &x).silu();
-        let up = linear(LinearModule::UpProj, &x);
-        hidden + linear(LinearModule::DownProj, &(gate * up))
+        let Layer { attention_norms, mlp_norms, .. } = &self.layers[layer];
+        let attended =
+            self.between(attention_norms, hidden, |x| self.attention(layer, x, ropes, linear));
+        let middle = hidden + attended;
+        let is_parallel = self.config.placement == Placement::Parallel;
+        let input = if is_parallel { hidden } else { &middle };
+        let output = self.between(mlp_norms, input, |x| self.mlp(x, linear));
+        middle + output
+    }
+
+    /// Attention or the MLP between its norms.
+    fn between(&self, norms: &Norms, x: &Tensor, f: impl FnOnce(&Tensor) -> Tensor) -> Tensor {
+        let y = match &norms.before {
+            Some(before) => f(&self.normed_by(before, x)),
+            None => f(x),
+        };
+        match &norms.after {
+            Some(after) => self.normed_by(after, &y),
+            None => y,
+        }
+    }
+
+    fn mlp(&self, x: &Tensor, linear: &mut LinearFn<'_>) -> Tensor {
+        let activation = self.config.activation;
+        let inner = if self.config.has(LinearModule::GateUp) {
+            let [gate, up] = split_gate(&linear(LinearModule::GateUp, x));
+            activation.forward(&gate) * up
+        } else if self.config.has(LinearModule::Gate) {
+            activation.forward(&linear(LinearModule::Gate, x)) * linear(LinearModule::Up, x)
+        } else {
+            activation.forward(&linear(LinearModule::Up, x))
+        };
+        linear(LinearModule::Down, &inner)
     }
 
     fn attention(
         &self,
         layer: usize,
         x: &Tensor,
-        rope: &Rope,
-        linear: &mut dyn FnMut(LinearModule, &Tensor) -> Tensor,
+        ropes: &Ropes,
+        linear: &mut LinearFn<'_>,
     ) -> Tensor {
-        let DecoderConfig { n_heads, n_kv_heads, head_dim, .. } = self.config;
-        // `[n_examples, n_heads, n_inputs, head_dim]`.
-        let mut heads = |module, n_heads, x: &Tensor| {
-            linear(module, x).unflatten(-1, [dim(n_heads), dim(head_dim)]).transpose(1, 2)
+        let [q, k, v] = if self.config.has(LinearModule::Qkv) {
+            self.config.split_heads(&linear(LinearModule::Qkv, x))
+        } else {
+            [LinearModule::Q, LinearModule::K, LinearModule::V].map(|module| linear(module, x))
         };
-        let q = heads(LinearModule::QProj, n_heads, x);
-        let k = heads(LinearModule::KProj, n_kv_heads, x);
-        let v = heads(LinearModule::VProj, n_kv_heads, x);
-        let (q, k) = match &self.layers[layer].head_norms {
-            Some(norms) => (self.rms_norm(&q, &norms.q), self.rms_norm(&k, &norms.k)),
+        let [q, k] = match &self.layers[layer].qk_norms {
+            Some([of_q, of_k]) => [self.qk_normed(of_q, &q), self.qk_normed(of_k, &k)],
+            None => [q, k],
+        };
+        let attention = self.config.attention[layer];
+        let [q, k, v] = [q, k, v].map(|rows| self.by_head(&rows));
+        let (q, k) = match ropes.of(attention) {
+            Some(rope) => (rope.turn(&q), rope.turn(&k)),
             None => (q, k),
         };
-        let LayerAttention { window, is_rotary } = self.config.attention[layer];
-        let (q, k) = if is_rotary { (rope.turn(&q), rope.turn(&k)) } else { (q, k) };
-        linear(LinearModule::OProj, &causal_attention(&q, &k, &v, window.map(dim)))
+        let window = attention.window.map(dim);
+        linear(LinearModule::O, &causal_attention([&q, &k, &v], self.config.scores, window))
+    }
+
+    /// Rows of queries or keys, normed over as many coordinates as the norm has
+    /// weights.
+    fn qk_normed(&self, norm: &NormWeights, rows: &Tensor) -> Tensor {
+        let vectors = rows.unflatten(-1, [-1, norm.weight.size()[0]]);
+        self.normed_by(norm, &vectors).flatten(-2, -1)
+    }
+
+    /// A view of `rows`, `[n_examples, n, heads · head_dim]`, as
+    /// `[n_examples, heads, n, head_dim]`.
+    pub(crate) fn by_head(&self, rows: &Tensor) -> Tensor {
+        rows.unflatten(-1, [-1, dim(self.config.head_dim)]).transpose(1, 2)
     }
 
     /// A linear module of a layer.
     pub(crate) fn linear(&self, layer: usize, module: LinearModule) -> &Linear {
-        &self.layers[layer].linears[module as usize]
+        let linear = &self.layers[layer].linears[module as usize];
+        linear.as_ref().expect("only modules of the family are asked for")
     }
 
     /// What the output layer reads of hidden states behind the last layer.
     pub(crate) fn normed(&self, hidden: &Tensor) -> Tensor {
-        self.rms_norm(hidden, &self.norm)
+        self.normed_by(&self.norm, hidden)
     }
 
     /// Logits, f32 `[.., vocab_size]`, of hidden states `[.., hidden_size]`.
     pub(crate) fn logits(&self, hidden: &Tensor) -> Tensor {
-        self.normed(hidden).linear::<Tensor>(&self.lm_head, None).to_kind(Kind::Float)
+        let logits = self.normed(hidden).linear::<Tensor>(&self.lm_head, None);
+        let logits = match self.config.logit_cap {
+            Some(cap) => (logits / cap).tanh() * cap,
+            None => logits,
+        };
+        logits.to_kind(Kind::Float)
     }
 
     /// Cross-entropy in nats, f32 `[n]`, of `targets` `[n]` behind the hidden
@@ -133,12 +205,17 @@ impl Decoder {
     /// Cross-entropy of every supervised token of the batch in nats,
     /// f32 `[n_supervised]`. Logits exist only where a label is.
     pub(crate) fn token_losses(&self, batch: &Batch, lora: &LoraLeaves) -> Tensor {
-        let hidden = self.hidden(&batch.token_ids, lora).flatten(0, 1);
+        let hidden = self.hidden(&batch.token_ids, &batch.lengths, lora).flatten(0, 1);
         self.losses_at(&hidden.index_select(0, &batch.positions), &batch.targets)
     }
 
-    pub(crate) fn rms_norm(&self, x: &Tensor, weight: &Tensor) -> Tensor {
-        x.rms_norm([weight.size()[0]], Some(weight), self.config.rms_norm_eps)
+    /// `x`, `[.., width]`, normed.
+    pub(crate) fn normed_by(&self, norm: &NormWeights, x: &Tensor) -> Tensor {
+        let (NormWeights { weight, bias }, eps) = (norm, self.config.norm_eps);
+        match self.config.norm {
+            NormKind::Rms | NormKind::RmsAroundOne => x.rms_norm(weight.size(), Some(weight), eps),
+            NormKind::Layer => x.layer_norm(weight.size(), Some(weight), bias.as_ref(), eps, false),
+        }
     }
 }
 

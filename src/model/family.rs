@@ -1,97 +1,267 @@
-//! The families of models that the decoder computes: for each, which settings it
-//! leaves to `config.json` and what it means when that says nothing (the defaults
-//! of `transformers`).
+//! The families of models that the decoder computes: for each, what sets it apart,
+//! which settings it leaves to `config.json`, and what it means when that says
+//! nothing (the defaults of `transformers`).
 //!
 //! A new family is a row of [`FAMILIES`], and a setting of the decoder where it
 //! has something that no other has.
 
-use super::config::{ConfigErrorKind, LayerAttention};
+use serde_json::Value;
+
+use super::DecoderConfig;
+use super::architecture::{Activation, NormKind, Placement, QkNorm, Scores};
+use super::config::{Biases, ConfigErrorKind, LayerAttention};
 use super::fields::{Fields, unsupported};
+use super::names::{self, Names};
+use super::projections::Joined;
+use super::rope::RopeKeys;
 
 /// What sets a family's models apart from other decoders.
 pub(super) struct Family {
-    pub(super) model_type: &'static str,
-    pub(super) qkv_bias: Bias,
-    pub(super) output_bias: Bias,
-    pub(super) mlp_bias: Bias,
-    /// Whether queries and keys are normed, head by head.
-    pub(super) qk_norm: bool,
+    model_type: &'static str,
+    pub(super) keys: Keys,
+    names: &'static Names,
+    joined: Joined,
+    biases: [Bias; 3],
+    norm: NormKind,
+    norm_eps: f64,
+    placement: Placement,
+    qk_norm: Option<QkNorm>,
+    activation: Activation,
     /// Width of a head; `None` is the residual stream's over the heads.
-    pub(super) head_dim: Option<usize>,
-    pub(super) rope_theta: f64,
-    pub(super) tied_embeddings: bool,
-    pub(super) window: Window,
+    head_dim: Option<usize>,
+    /// None where positions are learned.
+    ropes: &'static [RopeKeys],
+    tied_embeddings: bool,
+    window: Window,
     /// Whether some layers know no positions (`no_rope_layers`).
-    pub(super) has_nope: bool,
+    has_nope: bool,
+    /// Whether embedded tokens are multiplied by the root of their width, as Gemma
+    /// does it, and attention's scale is told by `query_pre_attn_scalar`.
+    is_gemma: bool,
+    /// Caps of attention's scores and of logits where nothing is said; `None` where
+    /// the family has none.
+    caps: Option<[Option<f64>; 2]>,
 }
 
-/// Whether a linear module adds a bias.
+/// What a family calls its settings.
+pub(super) struct Keys {
+    hidden_size: &'static str,
+    n_layers: &'static str,
+    n_heads: &'static str,
+    pub(super) n_kv_heads: &'static str,
+    intermediate_size: &'static str,
+    norm_eps: &'static str,
+    activation: &'static str,
+}
+
+/// Whether linear modules add a bias: of queries, keys and values, of attention's
+/// output, of the MLP.
 #[derive(Clone, Copy)]
-pub(super) enum Bias {
+enum Bias {
     Never,
     Always,
-    /// If this flag is set.
-    Flag(&'static str),
+    /// If this flag is set; the value is what it is if it is not there.
+    Flag(&'static str, bool),
 }
 
 /// Where attention is to the last tokens only, as many as `sliding_window`.
 #[derive(Clone, Copy)]
-pub(super) enum Window {
+enum Window {
     /// Nowhere.
     Never,
-    /// In every layer, and 4096 tokens where nothing is said.
-    Everywhere,
+    /// In every layer, and this many tokens where nothing is said.
+    Everywhere(Option<usize>),
+    /// In all layers but every so manyth, as `sliding_window_pattern` has it if not
+    /// as here; 4096 tokens where nothing is said.
+    Alternating(usize),
     /// In layers from `max_window_layers` on, if `use_sliding_window` is set.
     Later,
     /// In layers that know no positions, if `use_sliding_window` is set.
     InNope,
 }
 
+const KEYS: Keys = Keys {
+    hidden_size: "hidden_size",
+    n_layers: "num_hidden_layers",
+    n_heads: "num_attention_heads",
+    n_kv_heads: "num_key_value_heads",
+    intermediate_size: "intermediate_size",
+    norm_eps: "rms_norm_eps",
+    activation: "hidden_act",
+};
+
+const GEMMA_KEYS: Keys = Keys { activation: "hidden_activation", ..KEYS };
+
+const ROPE: RopeKeys = RopeKeys {
+    layer_type: FULL_ATTENTION,
+    theta: "rope_theta",
+    default_theta: 1e4,
+    share: "partial_rotary_factor",
+    default_share: 1.0,
+    is_scaled: true,
+};
+
+const FULL_ATTENTION: &str = "full_attention";
+const SLIDING_ATTENTION: &str = "sliding_attention";
+
 const LLAMA: Family = Family {
     model_type: "llama",
-    qkv_bias: Bias::Flag("attention_bias"),
-    output_bias: Bias::Flag("attention_bias"),
-    mlp_bias: Bias::Flag("mlp_bias"),
-    qk_norm: false,
+    keys: KEYS,
+    names: &names::LLAMA,
+    joined: Joined::Blocks,
+    biases: [
+        Bias::Flag("attention_bias", false),
+        Bias::Flag("attention_bias", false),
+        Bias::Flag("mlp_bias", false),
+    ],
+    norm: NormKind::Rms,
+    norm_eps: 1e-6,
+    placement: Placement::Before,
+    qk_norm: None,
+    activation: Activation::Silu,
     head_dim: None,
-    rope_theta: 1e4,
+    ropes: &[ROPE],
     tied_embeddings: false,
     window: Window::Never,
     has_nope: false,
+    is_gemma: false,
+    caps: None,
 };
 
-static FAMILIES: [Family; 5] = [
+const GEMMA: Family = Family {
+    model_type: "gemma",
+    keys: GEMMA_KEYS,
+    biases: [Bias::Flag("attention_bias", false), Bias::Flag("attention_bias", false), Bias::Never],
+    norm: NormKind::RmsAroundOne,
+    activation: Activation::GeluTanh,
+    head_dim: Some(256),
+    tied_embeddings: true,
+    is_gemma: true,
+    ..LLAMA
+};
+
+static FAMILIES: [Family; 12] = [
     LLAMA,
     Family {
         model_type: "mistral",
-        qkv_bias: Bias::Never,
-        output_bias: Bias::Never,
-        mlp_bias: Bias::Never,
-        window: Window::Everywhere,
+        biases: [Bias::Never; 3],
+        window: Window::Everywhere(Some(4096)),
         ..LLAMA
     },
     Family {
         model_type: "qwen2",
-        qkv_bias: Bias::Always,
-        output_bias: Bias::Never,
-        mlp_bias: Bias::Never,
+        biases: [Bias::Always, Bias::Never, Bias::Never],
         window: Window::Later,
         ..LLAMA
     },
     Family {
         model_type: "qwen3",
-        mlp_bias: Bias::Never,
-        qk_norm: true,
+        biases: [
+            Bias::Flag("attention_bias", false),
+            Bias::Flag("attention_bias", false),
+            Bias::Never,
+        ],
+        qk_norm: Some(QkNorm::Head),
         head_dim: Some(128),
         window: Window::Later,
         ..LLAMA
     },
     Family {
         model_type: "smollm3",
-        rope_theta: 2e6,
+        ropes: &[RopeKeys { default_theta: 2e6, ..ROPE }],
         tied_embeddings: true,
         window: Window::InNope,
         has_nope: true,
+        ..LLAMA
+    },
+    Family {
+        model_type: "phi3",
+        names: &names::PHI3,
+        biases: [Bias::Never; 3],
+        norm_eps: 1e-5,
+        window: Window::Everywhere(None),
+        ..LLAMA
+    },
+    Family {
+        model_type: "olmo2",
+        names: &names::OLMO2,
+        biases: [
+            Bias::Flag("attention_bias", false),
+            Bias::Flag("attention_bias", false),
+            Bias::Never,
+        ],
+        norm_eps: 1e-5,
+        placement: Placement::After,
+        qk_norm: Some(QkNorm::Whole),
+        ..LLAMA
+    },
+    GEMMA,
+    Family {
+        model_type: "gemma2",
+        names: &names::GEMMA2,
+        placement: Placement::Around,
+        window: Window::Alternating(2),
+        caps: Some([Some(50.0), Some(30.0)]),
+        ..GEMMA
+    },
+    Family {
+        model_type: "gemma3_text",
+        names: &names::GEMMA2,
+        placement: Placement::Around,
+        qk_norm: Some(QkNorm::Head),
+        ropes: &[
+            RopeKeys { default_theta: 1e6, ..ROPE },
+            RopeKeys {
+                layer_type: SLIDING_ATTENTION,
+                theta: "rope_local_base_freq",
+                is_scaled: false,
+                ..ROPE
+            },
+        ],
+        window: Window::Alternating(6),
+        caps: Some([None, None]),
+        ..GEMMA
+    },
+    Family {
+        model_type: "gpt_neox",
+        keys: Keys { n_kv_heads: "num_attention_heads", norm_eps: "layer_norm_eps", ..KEYS },
+        names: &names::GPT_NEOX,
+        joined: Joined::ByHead,
+        biases: [
+            Bias::Flag("attention_bias", true),
+            Bias::Flag("attention_bias", true),
+            Bias::Always,
+        ],
+        norm: NormKind::Layer,
+        norm_eps: 1e-5,
+        placement: Placement::Parallel,
+        activation: Activation::Gelu,
+        ropes: &[RopeKeys {
+            theta: "rotary_emb_base",
+            share: "rotary_pct",
+            default_share: 0.25,
+            ..ROPE
+        }],
+        ..LLAMA
+    },
+    Family {
+        model_type: "gpt2",
+        keys: Keys {
+            hidden_size: "n_embd",
+            n_layers: "n_layer",
+            n_heads: "n_head",
+            n_kv_heads: "n_head",
+            intermediate_size: "n_inner",
+            norm_eps: "layer_norm_epsilon",
+            activation: "activation_function",
+        },
+        names: &names::GPT2,
+        biases: [Bias::Always; 3],
+        norm: NormKind::Layer,
+        norm_eps: 1e-5,
+        activation: Activation::GeluTanh,
+        ropes: &[],
+        tied_embeddings: true,
         ..LLAMA
     },
 ];
@@ -106,68 +276,208 @@ impl Family {
         })
     }
 
+    /// What a configuration of the family says.
+    pub(super) fn config(
+        &'static self,
+        fields: &Fields<'_>,
+    ) -> Result<DecoderConfig, ConfigErrorKind> {
+        refuse_unsupported(fields)?;
+        let keys = &self.keys;
+        let hidden_size = fields.count(keys.hidden_size)?;
+        let n_heads = fields.count(keys.n_heads)?;
+        let n_layers = self.n_layers(fields)?;
+        let head_dim = self.head_dim.unwrap_or(hidden_size / n_heads);
+        let head_dim = fields.count_or("head_dim", head_dim.max(1))?;
+        if !head_dim.is_multiple_of(2) {
+            return Err(fields.invalid("head_dim", "an even number"));
+        }
+        let bias = |bias| match bias {
+            Bias::Never => Ok(false),
+            Bias::Always => Ok(true),
+            Bias::Flag(key, default) => fields.flag_or(key, default),
+        };
+        let [qkv, output, mlp] = self.biases.map(bias);
+        let [attention_cap, logit_cap] = self.caps(fields)?;
+        let scale = self.scale(fields, head_dim)?;
+        let ropes = self.ropes.iter().map(|keys| keys.read(fields, head_dim));
+        Ok(DecoderConfig {
+            vocab_size: fields.count("vocab_size")?,
+            hidden_size,
+            n_layers,
+            n_heads,
+            n_kv_heads: fields.count_or(keys.n_kv_heads, n_heads)?,
+            head_dim,
+            intermediate_size: self.intermediate_size(fields, hidden_size)?,
+            norm: self.norm,
+            norm_eps: fields.positive_or(keys.norm_eps, self.norm_eps)?,
+            placement: self.placement(fields)?,
+            qk_norm: self.qk_norm,
+            activation: self.activation(fields)?,
+            scores: Scores { scale, cap: attention_cap },
+            logit_cap,
+            embedding_scale: self.is_gemma.then(|| (hidden_size as f64).sqrt()),
+            n_positions: self.n_positions(fields)?,
+            ropes: ropes.collect::<Result<_, _>>()?,
+            attention: self.attention(fields, n_layers)?,
+            tied_embeddings: fields.flag_or("tie_word_embeddings", self.tied_embeddings)?,
+            biases: Biases { qkv: qkv?, output: output?, mlp: mlp? },
+            joined: self.joined,
+            names: self.names,
+        })
+    }
+
+    /// Every layer has names of its own in memory, so a number that no model has is
+    /// refused before they are made.
+    fn n_layers(&self, fields: &Fields<'_>) -> Result<usize, ConfigErrorKind> {
+        let count = fields.count(self.keys.n_layers)?;
+        let fits = count <= 4096;
+        fits.then_some(count).ok_or_else(|| fields.invalid(self.keys.n_layers, "at most 4096"))
+    }
+
+    /// GPT-2 leaves it out.
+    fn intermediate_size(
+        &self,
+        fields: &Fields<'_>,
+        hidden_size: usize,
+    ) -> Result<usize, ConfigErrorKind> {
+        let key = self.keys.intermediate_size;
+        if self.has_learned_positions() {
+            return fields.count_or(key, 4 * hidden_size);
+        }
+        fields.count(key)
+    }
+
+    fn has_learned_positions(&self) -> bool {
+        self.ropes.is_empty()
+    }
+
+    fn n_positions(&self, fields: &Fields<'_>) -> Result<Option<usize>, ConfigErrorKind> {
+        let count = || fields.count_or("n_positions", 1024);
+        self.has_learned_positions().then(count).transpose()
+    }
+
+    fn placement(&self, fields: &Fields<'_>) -> Result<Placement, ConfigErrorKind> {
+        let is_parallel = self.placement == Placement::Parallel;
+        let one_after_the_other = is_parallel && !fields.flag_or("use_parallel_residual", true)?;
+        Ok(if one_after_the_other { Placement::Before } else { self.placement })
+    }
+
+    fn activation(&self, fields: &Fields<'_>) -> Result<Activation, ConfigErrorKind> {
+        let key = self.keys.activation;
+        let Some(value) = fields.value(key) else { return Ok(self.activation) };
+        let known = Activation::NAMES;
+        let named = known.iter().find(|(name, _)| value == name).map(|(_, activation)| *activation);
+        named.ok_or_else(|| unsupported(key, value, &known.map(|(name, _)| name).join(", ")))
+    }
+
+    /// What products of queries and keys are multiplied by.
+    fn scale(&self, fields: &Fields<'_>, head_dim: usize) -> Result<f64, ConfigErrorKind> {
+        let scalar = if self.is_gemma && self.caps.is_some() {
+            fields.positive_or("query_pre_attn_scalar", 256.0)?
+        } else {
+            head_dim as f64
+        };
+        Ok(scalar.sqrt().recip())
+    }
+
+    fn caps(&self, fields: &Fields<'_>) -> Result<[Option<f64>; 2], ConfigErrorKind> {
+        let Some([attention, logit]) = self.caps else { return Ok([None, None]) };
+        let cap = |key, default: Option<f64>| match (fields.is_null(key), fields.value(key)) {
+            (true, _) => Ok(None),
+            (_, None) => Ok(default),
+            (_, Some(_)) => fields.positive_or(key, 1.0).map(Some),
+        };
+        Ok([cap("attn_logit_softcapping", attention)?, cap("final_logit_softcapping", logit)?])
+    }
+
     /// What attention is in each of `n` layers.
-    pub(super) fn attention(
+    fn attention(
         &self,
         fields: &Fields<'_>,
         n: usize,
     ) -> Result<Vec<LayerAttention>, ConfigErrorKind> {
         let is_rotary = self.rotary_layers(fields, n)?;
-        let windows = self.windows(fields, &is_rotary)?;
-        let layers = is_rotary.into_iter().zip(windows);
-        Ok(layers.map(|(is_rotary, window)| LayerAttention { window, is_rotary }).collect())
+        let is_sliding = self.sliding_layers(fields, &is_rotary)?;
+        let window = self.window(fields)?;
+        let layers = is_rotary.into_iter().zip(is_sliding);
+        let layer = |(is_rotary, is_sliding): (bool, bool)| LayerAttention {
+            window: window.filter(|_| is_sliding),
+            // Of two ropes the second is that of layers with a window.
+            rope: is_rotary.then_some(usize::from(is_sliding && self.ropes.len() > 1)),
+        };
+        Ok(layers.map(layer).collect())
     }
 
     fn rotary_layers(&self, fields: &Fields<'_>, n: usize) -> Result<Vec<bool>, ConfigErrorKind> {
         if !self.has_nope {
-            return Ok(vec![true; n]);
+            return Ok(vec![!self.has_learned_positions(); n]);
         }
-        let is_one = |value: &serde_json::Value| value.as_u64().map(|number| number != 0);
+        let is_one = |value: &Value| value.as_u64().map(|number| number != 0);
         let said = fields.by_layer("no_rope_layers", n, "a 0 or 1 for every layer", is_one)?;
         let interval = fields.count_or("no_rope_layer_interval", 4)?;
         let by_interval = || (1..=n).map(|layer| layer % interval != 0).collect();
         Ok(said.unwrap_or_else(by_interval))
     }
 
-    fn windows(
+    /// How many tokens a token sees in layers with a window, if any have one.
+    fn window(&self, fields: &Fields<'_>) -> Result<Option<usize>, ConfigErrorKind> {
+        const KEY: &str = "sliding_window";
+        let is_on = || fields.flag_or("use_sliding_window", false);
+        let default = match self.window {
+            Window::Never => return fields.only(KEY, &Value::Null).map(|()| None),
+            Window::Later | Window::InNope if !is_on()? => return Ok(None),
+            Window::Everywhere(default) => default,
+            Window::Alternating(_) | Window::Later => Some(4096),
+            Window::InNope => None,
+        };
+        if fields.is_null(KEY) {
+            return Ok(None);
+        }
+        if fields.value(KEY).is_none() { Ok(default) } else { fields.count(KEY).map(Some) }
+    }
+
+    fn sliding_layers(
         &self,
         fields: &Fields<'_>,
         is_rotary: &[bool],
-    ) -> Result<Vec<Option<usize>>, ConfigErrorKind> {
-        const KEY: &str = "sliding_window";
+    ) -> Result<Vec<bool>, ConfigErrorKind> {
         let n = is_rotary.len();
-        let nowhere = vec![None; n];
-        if let Window::Never = self.window {
-            return fields.only(KEY, &serde_json::Value::Null).map(|()| nowhere);
-        }
-        let is_everywhere = matches!(self.window, Window::Everywhere);
-        let is_off = fields.is_null(KEY)
-            || !is_everywhere && !fields.flag_or("use_sliding_window", false)?
-            || matches!(self.window, Window::InNope) && fields.value(KEY).is_none();
-        if is_off {
-            return Ok(nowhere);
-        }
-        let window = Some(fields.count_or(KEY, 4096)?);
-        let first = fields.count_or("max_window_layers", 28)?;
-        let by_rule = |layer: usize| match self.window {
-            Window::Never => false,
-            Window::Everywhere => true,
-            Window::Later => layer >= first,
-            Window::InNope => !is_rotary[layer],
+        let by_rule = match self.window {
+            // Of these families' models, those that name layers are another family's.
+            Window::Never => return Ok(vec![false; n]),
+            Window::Everywhere(_) => return Ok(vec![true; n]),
+            Window::Alternating(every) => {
+                let every = fields.count_or("sliding_window_pattern", every)?;
+                (1..=n).map(|layer| layer % every != 0).collect()
+            }
+            Window::Later => {
+                let first = fields.count_or("max_window_layers", 28)?;
+                (0..n).map(|layer| layer >= first).collect()
+            }
+            Window::InNope => is_rotary.iter().map(|is_rotary| !is_rotary).collect(),
         };
-        // Of this family's models, those that name layers are another family's.
-        let is_windowed = if is_everywhere { None } else { layer_types(fields, n)? };
-        let is_windowed = is_windowed.unwrap_or_else(|| (0..n).map(by_rule).collect());
-        Ok(is_windowed.into_iter().map(|is_windowed| window.filter(|_| is_windowed)).collect())
+        Ok(layer_types(fields, n)?.unwrap_or(by_rule))
     }
+}
+
+/// Every setting that changes what a decoder computes in a way that this one does
+/// not know, family or not.
+fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), ConfigErrorKind> {
+    fields.only("attention_dropout", &Value::from(0.0))?;
+    fields.only("pretraining_tp", &Value::from(1))?;
+    fields.only("use_bidirectional_attention", &Value::from(false))?;
+    fields.only("add_cross_attention", &Value::from(false))?;
+    fields.only("scale_attn_weights", &Value::from(true))?;
+    fields.only("scale_attn_by_inverse_layer_idx", &Value::from(false))?;
+    fields.only("quantization_config", &Value::Null)
 }
 
 /// Which layers have a window, where they are named one by one.
 fn layer_types(fields: &Fields<'_>, n: usize) -> Result<Option<Vec<bool>>, ConfigErrorKind> {
     const EXPECTED: &str = "`full_attention` or `sliding_attention` for every layer";
     fields.by_layer("layer_types", n, EXPECTED, |value| match value.as_str()? {
-        "full_attention" => Some(false),
-        "sliding_attention" => Some(true),
+        FULL_ATTENTION => Some(false),
+        SLIDING_ATTENTION => Some(true),
         _ => None,
     })
 }

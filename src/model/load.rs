@@ -6,7 +6,8 @@ use rand_chacha::rand_core::Rng;
 use safetensors::Dtype as FileDtype;
 use tch::{Kind, Tensor};
 
-use super::decoder::{Decoder, HeadNorms, Layer, Linear};
+use super::architecture::NormKind;
+use super::decoder::{Decoder, Layer, Linear, NormWeights, Norms};
 use super::modules::LinearModule;
 use super::weights::{WeightFiles, WeightsError, WeightsErrorKind};
 use super::{DecoderConfig, ModelError, cuda, dim, shape};
@@ -58,48 +59,80 @@ impl Weights {
         kind: Kind,
         device: tch::Device,
     ) -> Result<Decoder, ModelError> {
-        Target { weights: self, kind, device }.decoder(config)
+        let (embeddings, layers, norm, lm_head, positions) = {
+            let target = Target { weights: self, config: &config, kind, device };
+            let embeddings = target.tensor(&config.embeddings_weight())?;
+            let lm_head = if config.tied_embeddings {
+                embeddings.shallow_clone()
+            } else {
+                target.tensor(&config.head_weight())?
+            };
+            let positions = config.n_positions.map(|_| target.tensor(&config.positions_weight()));
+            let layers = (0..config.n_layers).map(|layer| target.layer(layer));
+            let norm = target.norm(&config.names.of(config.names.norm))?;
+            (embeddings, layers.collect::<Result<_, _>>()?, norm, lm_head, positions.transpose()?)
+        };
+        Ok(Decoder { config, embeddings, positions, layers, norm, lm_head })
     }
 }
 
 /// Where weights go, and as what.
 struct Target<'a> {
     weights: &'a Weights,
+    config: &'a DecoderConfig,
     kind: Kind,
     device: tch::Device,
 }
 
 impl Target<'_> {
-    fn decoder(&self, config: DecoderConfig) -> Result<Decoder, ModelError> {
-        let embeddings = self.tensor("model.embed_tokens.weight")?;
-        let lm_head = if config.tied_embeddings {
-            embeddings.shallow_clone()
-        } else {
-            self.tensor("lm_head.weight")?
+    fn layer(&self, layer: usize) -> Result<Layer, ModelError> {
+        let names = self.config.names;
+        let norm = |name: &str| self.norm(&names.in_layer(layer, name));
+        let norms = |[before, after]: [&str; 2]| -> Result<Norms, ModelError> {
+            let norm = |name: &str| (!name.is_empty()).then(|| norm(name)).transpose();
+            Ok(Norms { before: norm(before)?, after: norm(after)? })
         };
-        let layers = (0..config.n_layers)
-            .map(|layer| self.layer(&config, layer))
-            .collect::<Result<_, _>>()?;
-        let norm = self.tensor("model.norm.weight")?;
-        Ok(Decoder { config, embeddings, layers, norm, lm_head })
+        let qk_norms = || -> Result<_, ModelError> {
+            Ok([norm("self_attn.q_norm")?, norm("self_attn.k_norm")?])
+        };
+        let mut linears = [const { None }; LinearModule::COUNT];
+        for module in self.config.modules() {
+            linears[module as usize] = Some(self.linear(layer, module)?);
+        }
+        Ok(Layer {
+            attention_norms: norms(names.attention_norms)?,
+            mlp_norms: norms(names.mlp_norms)?,
+            qk_norms: self.config.qk_norm.map(|_| qk_norms()).transpose()?,
+            linears,
+        })
     }
 
-    fn layer(&self, config: &DecoderConfig, layer: usize) -> Result<Layer, ModelError> {
-        let norm = |name| self.tensor(&format!("model.layers.{layer}.{name}.weight"));
-        let linear = |module: LinearModule| -> Result<Linear, ModelError> {
-            let path = module.path(layer);
-            let bias = config.has_bias(module).then(|| self.tensor(&format!("{path}.bias")));
-            Ok(Linear { weight: self.tensor(&format!("{path}.weight"))?, bias: bias.transpose()? })
+    fn linear(&self, layer: usize, module: LinearModule) -> Result<Linear, ModelError> {
+        let path = self.config.names.module(layer, module);
+        let weight = self.tensor(&format!("{path}.weight"))?;
+        let weight = if self.config.names.is_transposed {
+            weight.f_transpose(0, 1)?.f_contiguous()?
+        } else {
+            weight
         };
-        let head_norms = || -> Result<HeadNorms, ModelError> {
-            Ok(HeadNorms { q: norm("self_attn.q_norm")?, k: norm("self_attn.k_norm")? })
-        };
-        Ok(Layer {
-            input_norm: norm("input_layernorm")?,
-            post_attention_norm: norm("post_attention_layernorm")?,
-            head_norms: config.qk_norm.then(head_norms).transpose()?,
-            linears: LinearModule::ALL.into_iter().map(linear).collect::<Result<_, _>>()?,
-        })
+        let bias = self.config.has_bias(module).then(|| self.tensor(&format!("{path}.bias")));
+        Ok(Linear { weight, bias: bias.transpose()? })
+    }
+
+    fn norm(&self, path: &str) -> Result<NormWeights, ModelError> {
+        let name = format!("{path}.weight");
+        match self.config.norm {
+            NormKind::Rms => Ok(NormWeights { weight: self.tensor(&name)?, bias: None }),
+            NormKind::Layer => {
+                let bias = Some(self.tensor(&format!("{path}.bias"))?);
+                Ok(NormWeights { weight: self.tensor(&name)?, bias })
+            }
+            // In bf16 the sum would lose what the weight has.
+            NormKind::RmsAroundOne => {
+                let weight = Target { kind: Kind::Float, ..*self }.tensor(&name)?;
+                Ok(NormWeights { weight: weight.f_add_scalar(1.0)?, bias: None })
+            }
+        }
     }
 
     fn tensor(&self, name: &str) -> Result<Tensor, ModelError> {
@@ -117,7 +150,8 @@ impl Target<'_> {
         let options = (self.kind, self.device);
         if sizes.len() == 1 {
             let is_bias = name.strip_suffix(".bias").is_some();
-            let fill = if is_bias { Tensor::f_zeros } else { Tensor::f_ones };
+            let is_zero = is_bias || self.config.norm == NormKind::RmsAroundOne;
+            let fill = if is_zero { Tensor::f_zeros } else { Tensor::f_ones };
             return Ok(fill(shape(sizes), options)?);
         }
         tch::manual_seed(seed.stream(&["random weights", name]).next_u64().cast_signed());

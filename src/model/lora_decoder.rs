@@ -9,7 +9,7 @@ use super::config::ConfigError;
 use super::decoder::{Decoder, Linear};
 use super::load::{Weights, device, kind, set_threads};
 use super::lora::LoraLeaves;
-use super::modules::{LinearModule, LoraError, lora_modules};
+use super::modules::{LinearModule, LoraError};
 use super::weights::{WeightFiles, WeightsError};
 use super::{DecoderConfig, memory, shape};
 use crate::checkpoint::LoraSettings;
@@ -48,6 +48,19 @@ pub enum ModelError {
         token_id: u32,
         /// Number of tokens the model knows.
         vocab_size: usize,
+    },
+    /// An example that the model has no positions for.
+    #[error(
+        "example {id} has {n_tokens} tokens, the model learned {n_positions} positions; \
+         lower `max-length`"
+    )]
+    TooLong {
+        /// The example.
+        id: ExampleId,
+        /// Its tokens.
+        n_tokens: usize,
+        /// Most tokens of a text.
+        n_positions: usize,
     },
     /// The device's memory is too small.
     #[error("too little memory: {0}")]
@@ -126,14 +139,14 @@ impl LoraDecoder {
         compute: &ComputeSettings,
     ) -> Result<Self, ModelError> {
         let layout = config.lora_layout(lora)?;
-        let modules = lora_modules(lora)?;
+        let modules = config.lora_modules(lora)?;
+        let lora = config.named_targets(lora)?;
         set_threads(compute);
         let device = device(compute.device)?;
         let decoder = memory::guarded(|| weights.decoder(config, kind(compute), device))?;
         let name = model_dir.display().to_string();
         let scale = lora.alpha / lora.rank as f64;
         let adapter = LoraLeaves { modules, leaves: Vec::new(), scale, dropout: 0.0 };
-        let lora = lora.clone();
         let mut model = Self {
             name,
             decoder,
@@ -218,9 +231,11 @@ impl LoraDecoder {
     /// If a token is outside the vocabulary, or there is none.
     pub fn logits(&self, token_ids: &[u32]) -> Vec<Vec<f32>> {
         let token_ids: Vec<i64> = token_ids.iter().map(|&token_id| i64::from(token_id)).collect();
+        let lengths = [token_ids.len()];
         let token_ids = Tensor::from_slice(&token_ids).unsqueeze(0).to_device(self.device());
         tch::no_grad(|| {
-            let logits = self.decoder.logits(&self.decoder.hidden(&token_ids, &self.adapter));
+            let hidden = self.decoder.hidden(&token_ids, &lengths, &self.adapter);
+            let logits = self.decoder.logits(&hidden);
             Vec::try_from(logits.squeeze_dim(0)).expect("logits are a matrix of f32")
         })
     }

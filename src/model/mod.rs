@@ -1,20 +1,24 @@
-//! The model: a Llama-like decoder with LoRA adapters.
+//! The model: one decoder for all families, with LoRA adapters.
 //!
 //! What a model *is* builds without libtorch, so that a plan can be made and a
 //! wrong setting refused before anything heavy is loaded:
 //!
 //! - [`config`] reads `config.json` into a checked [`DecoderConfig`]; a model
-//!   family is a row of settings of one decoder, never a copy of it (`family`);
-//!   [`rope`] is how positions are told;
-//! - [`modules`] names the decoder's weights and its LoRA parameters, with
+//!   family is a row of settings of one decoder, never a copy of it (`family`),
+//!   and a list of [`names`]; [`architecture`] is what decoders differ in, [`rope`]
+//!   how positions are told, [`projections`] modules that are several in one;
+//! - [`modules`] lists the decoder's weights and its LoRA parameters, with
 //!   their shapes;
 //! - [`weights`] maps the weight files and checks them against those shapes.
 //!
 //! What a model *computes* needs the `torch` feature: `decoder` is the forward
-//! pass, `attention` its positions, `lora` its adapters, `batch` what goes in,
+//! pass, `attention` its positions, `activation` its MLP's, `lora` its adapters, `batch` what goes in,
 //! `load` where weights come from, `cuda` how its library is found, `LoraDecoder`
 //! all of it on a device.
 
+#[cfg(feature = "torch")]
+mod activation;
+pub mod architecture;
 #[cfg(feature = "torch")]
 pub(crate) mod attention;
 #[cfg(feature = "torch")]
@@ -35,8 +39,10 @@ mod lora_decoder;
 #[cfg(feature = "torch")]
 pub(crate) mod memory;
 pub mod modules;
+pub mod names;
 #[cfg(feature = "torch")]
 pub mod probe;
+pub mod projections;
 #[cfg(feature = "torch")]
 mod representation;
 pub mod rope;

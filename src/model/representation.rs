@@ -21,7 +21,8 @@ impl LoraDecoder {
         memory::guarded(|| {
             tch::no_grad(|| {
                 let (token_ids, weights) = self.inputs(examples);
-                let hidden = self.decoder.hidden(&token_ids, &self.adapter);
+                let lengths: Vec<_> = examples.iter().map(|row| row.token_ids.len()).collect();
+                let hidden = self.decoder.hidden(&token_ids, &lengths, &self.adapter);
                 let hidden = self.decoder.normed(&hidden).f_to_kind(Kind::Float)?;
                 let means = weights.unsqueeze(1).f_matmul(&hidden)?.squeeze_dim(1);
                 Ok(Vec::<Vec<f32>>::try_from(means.to_device(tch::Device::Cpu))?)
@@ -81,7 +82,8 @@ mod tests {
                 let prefix: Vec<i64> =
                     example.token_ids[..=last].iter().map(|&token_id| token_id.into()).collect();
                 let prefix = Tensor::from_slice(&prefix).unsqueeze(0);
-                let hidden = model.decoder.normed(&model.decoder.hidden(&prefix, &model.adapter));
+                let hidden =
+                    model.decoder.normed(&model.decoder.hidden(&prefix, &[n], &model.adapter));
                 let state = Vec::<f32>::try_from(hidden.select(1, -1).flatten(0, -1)).unwrap();
                 let weight = (last + 1) as f32 / (1..=n).sum::<usize>() as f32;
                 expected.iter_mut().zip(state).for_each(|(sum, x)| *sum += weight * x);

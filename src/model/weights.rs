@@ -9,6 +9,7 @@ use safetensors::tensor::TensorView;
 use serde::Deserialize;
 
 use super::DecoderConfig;
+use super::names::Names;
 use crate::tensor_file::{TensorFile, TensorFileError};
 
 /// All weights of a model: each expected tensor present once, with the right
@@ -16,8 +17,17 @@ use crate::tensor_file::{TensorFile, TensorFileError};
 #[derive(Debug)]
 pub struct WeightFiles {
     files: Vec<TensorFile>,
-    /// Position in `files` by tensor name.
-    places: BTreeMap<String, usize>,
+    /// By the names that the configuration has for them.
+    places: BTreeMap<String, Place>,
+}
+
+/// Where a tensor is.
+#[derive(Clone, Debug)]
+struct Place {
+    /// Position among the files.
+    file: usize,
+    /// What it is called there.
+    name: String,
 }
 
 /// Why a model's weights cannot be used.
@@ -79,8 +89,13 @@ pub enum WeightsErrorKind {
     NotFinite(String),
     /// The configuration ties the output projection to the embedding, and the
     /// files hold two different ones.
-    #[error("config.json ties the embeddings, but `lm_head.weight` differs from them")]
-    NotTied,
+    #[error("config.json ties the embeddings, but `{head}` differs from `{embeddings}`")]
+    NotTied {
+        /// The output projection.
+        head: String,
+        /// The embeddings.
+        embeddings: String,
+    },
 }
 
 #[derive(Deserialize)]
@@ -117,20 +132,20 @@ impl WeightFiles {
     pub fn open(model_dir: &Path, config: &DecoderConfig) -> Result<Self, WeightsError> {
         let mut weights = Self { files: Vec::new(), places: BTreeMap::new() };
         for path in weight_paths(model_dir)? {
-            weights.add(&path)?;
+            weights.add(&path, config.names)?;
         }
-        weights.drop_copies(config)?;
+        weights.settle_tied(config)?;
         let mut unexpected = weights.places.clone();
         for (name, shape) in config.weights() {
             let Some(place) = unexpected.remove(&name) else {
                 return Err(fail(model_dir, WeightsErrorKind::Missing(name)));
             };
-            let file = &weights.files[place];
-            check(file, name, shape).map_err(|kind| fail(file.path(), kind))?;
+            let file = &weights.files[place.file];
+            check(file, place.name, shape).map_err(|kind| fail(file.path(), kind))?;
         }
         match unexpected.pop_first() {
-            Some((name, place)) => {
-                Err(fail(weights.files[place].path(), WeightsErrorKind::Extra(name)))
+            Some((_, place)) => {
+                Err(fail(weights.files[place.file].path(), WeightsErrorKind::Extra(place.name)))
             }
             None => Ok(weights),
         }
@@ -143,36 +158,40 @@ impl WeightFiles {
     ///
     /// If the configuration has no such tensor.
     pub fn tensor(&self, name: &str) -> (TensorView<'_>, &Path) {
-        let file = &self.files[self.places[name]];
-        (file.tensor(name).expect("open found every tensor"), file.path())
+        let place = &self.places[name];
+        let file = &self.files[place.file];
+        (file.tensor(&place.name).expect("open found every tensor"), file.path())
     }
 
-    fn add(&mut self, path: &Path) -> Result<(), WeightsError> {
+    fn add(&mut self, path: &Path, names: &Names) -> Result<(), WeightsError> {
         let file = TensorFile::open(path).map_err(|err| fail(path, err.into()))?;
         for name in file.names() {
-            if self.places.contains_key(&name) {
+            let Some(canonical) = names.canonical(&name) else { continue };
+            let place = Place { file: self.files.len(), name };
+            if let Some(Place { name, .. }) = self.places.insert(canonical, place) {
                 return Err(fail(path, WeightsErrorKind::Twice(name)));
             }
-            self.places.insert(name, self.files.len());
         }
         self.files.push(file);
         Ok(())
     }
 
-    /// Forgets what files may hold beside the weights: rotary tables that old
-    /// exports saved, and a second copy of tied embeddings.
-    fn drop_copies(&mut self, config: &DecoderConfig) -> Result<(), WeightsError> {
-        self.places.retain(|name, _| !name.ends_with("rotary_emb.inv_freq"));
-        if !config.tied_embeddings || !self.places.contains_key("lm_head.weight") {
+    /// Forgets a second copy of tied embeddings. A file that holds the matrix by
+    /// the head's name alone, as safetensors writes tensors that share memory, holds
+    /// the embeddings.
+    fn settle_tied(&mut self, config: &DecoderConfig) -> Result<(), WeightsError> {
+        let [head, embeddings] = [config.head_weight(), config.embeddings_weight()];
+        if !config.tied_embeddings || !self.places.contains_key(&head) {
             return Ok(());
         }
-        let (head, path) = self.tensor("lm_head.weight");
-        let is_copy = self.places.contains_key("model.embed_tokens.weight")
-            && self.tensor("model.embed_tokens.weight").0.data() == head.data();
-        if !is_copy {
-            return Err(fail(path, WeightsErrorKind::NotTied));
+        if self.places.contains_key(&embeddings) {
+            let (copy, path) = self.tensor(&head);
+            if self.tensor(&embeddings).0.data() != copy.data() {
+                return Err(fail(path, WeightsErrorKind::NotTied { head, embeddings }));
+            }
         }
-        self.places.remove("lm_head.weight");
+        let place = self.places.remove(&head).expect("it is there");
+        self.places.entry(embeddings).or_insert(place);
         Ok(())
     }
 }
@@ -266,13 +285,33 @@ mod tests {
             copy(tensors);
             tensors.get_mut("lm_head.weight").unwrap().1[0] += 1.0;
         };
-        insta::assert_snapshot!(open(other).unwrap_err(), @"config.json ties the embeddings, but `lm_head.weight` differs from them");
+        insta::assert_snapshot!(open(other).unwrap_err(), @"config.json ties the embeddings, but `lm_head.weight` differs from `model.embed_tokens.weight`");
     }
 
     #[test]
     fn rotary_tables_of_old_exports_are_passed_over() {
         let name = "model.layers.0.self_attn.rotary_emb.inv_freq".to_owned();
         assert!(open(|tensors| drop(tensors.insert(name, (vec![1], vec![1.0])))).is_ok());
+    }
+
+    #[test]
+    fn tied_embeddings_may_have_the_name_of_the_head() {
+        let renamed = |tensors: &mut Tensors| {
+            let embeddings = tensors.remove("model.embed_tokens.weight").unwrap();
+            tensors.insert("lm_head.weight".to_owned(), embeddings);
+        };
+        let weights = open(renamed).unwrap();
+        assert_eq!(weights.places["model.embed_tokens.weight"].name, "lm_head.weight");
+    }
+
+    #[test]
+    fn a_decoder_saved_without_its_head_has_the_same_weights() {
+        let without_base = |tensors: &mut Tensors| {
+            let all = std::mem::take(tensors).into_iter();
+            let short = |name: String| name.strip_prefix("model.").unwrap().to_owned();
+            tensors.extend(all.map(|(name, tensor)| (short(name), tensor)));
+        };
+        assert!(open(without_base).is_ok());
     }
 
     #[test]

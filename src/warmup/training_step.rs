@@ -105,7 +105,7 @@ impl<'a> Trainer<'a> {
         gradients: &mut [Tensor],
     ) -> Result<Vec<f64>, WarmupError> {
         let model = self.model;
-        let batch = Batch::new(rows, model.config().vocab_size, model.device())?;
+        let batch = Batch::new(rows, model.config(), model.device())?;
         let token_losses = model.decoder.token_losses(&batch, &self.lora);
         let loss = token_losses.sum(Kind::Float) / n_supervised as f64;
         let found = Tensor::f_run_backward(&[loss], &self.lora.leaves, false, false)

@@ -83,7 +83,7 @@ fn an_adapter_on_modules_of_another_family_is_refused() {
     }
     insta::assert_snapshot!(desk.refuses_the_checkpoints(), @r"
     error: the adapter of `epoch-1` is none for this model
-      caused by: `query_key_value` is not a linear module of the model (q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj)
+      caused by: `query_key_value` is not a linear module of the model (self_attn.q_proj, self_attn.k_proj, self_attn.v_proj, self_attn.o_proj, mlp.gate_proj, mlp.up_proj, mlp.down_proj)
     ");
 }
 

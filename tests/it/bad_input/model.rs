@@ -84,12 +84,12 @@ fn a_missing_config_is_named() {
 fn a_model_of_another_family_is_refused() {
     let desk = Desk::new();
     edit_json(&desk.model_file("config.json"), |config| {
-        config.insert("model_type".to_owned(), "gpt2".into());
+        config.insert("model_type".to_owned(), "mamba".into());
     });
     insta::assert_snapshot!(desk.refuses_the_model(), @r#"
     error: the model cannot be used
       caused by: model configuration `model/config.json`
-      caused by: `model_type` = "gpt2" is not supported (only llama, mistral, qwen2, qwen3, smollm3)
+      caused by: `model_type` = "mamba" is not supported (only llama, mistral, qwen2, qwen3, smollm3, phi3, olmo2, gemma, gemma2, gemma3_text, gpt_neox, gpt2)
     "#);
 }
 
