@@ -31,6 +31,7 @@ pub mod config;
 pub mod fs;
 pub mod gradient;
 pub mod influence;
+pub mod merge;
 pub mod model;
 pub mod pipeline;
 pub mod pool;

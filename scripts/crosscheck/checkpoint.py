@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""`peft` and `transformers` read the checkpoints that a warm-up wrote.
+"""`peft` and `transformers` read the checkpoints that a warm-up wrote, and a model that one of
+them was merged into.
 
-    checkpoint.py RUN MODEL
+    checkpoint.py RUN MODEL MERGED
 """
 
 import sys
@@ -30,6 +31,19 @@ def check_adapter(folder, model_dir, tokens):
     return written
 
 
+def check_merged(merged_dir, folder, model_dir, tokens):
+    """The merged model computes what the model with the adapter does."""
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32)
+    merged = AutoModelForCausalLM.from_pretrained(merged_dir, dtype=torch.float32)
+    with torch.no_grad():
+        expected = PeftModel.from_pretrained(model, folder).eval()(tokens).logits
+        found = merged.eval()(tokens).logits
+    error = ((found - expected).norm() / expected.norm()).item()
+    assert error < 1e-5, error
+    AutoTokenizer.from_pretrained(merged_dir)
+    return error
+
+
 def check_optimizer(folder, adapter):
     """Both of Adam's moments for every parameter, by its name in the adapter."""
     moments = load_file(folder / "optimizer.safetensors")
@@ -50,7 +64,7 @@ def check_trainer_state(folder):
 
 
 def main():
-    run, model_dir = Path(sys.argv[1]), sys.argv[2]
+    run, model_dir, merged_dir = Path(sys.argv[1]), *sys.argv[2:]
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     tokens = tokenizer("The capital of France is", return_tensors="pt")["input_ids"]
     folders = sorted(run.glob("checkpoints/epoch-*/"))
@@ -60,6 +74,8 @@ def main():
         check_optimizer(folder, adapter)
         state = check_trainer_state(folder)
         print(f"  {folder.name}: {len(adapter)} tensors, step {state.global_step}")
+    error = check_merged(merged_dir, folders[-1], model_dir, tokens)
+    print(f"  {folders[-1].name} merged: logits differ by {error:.1e}")
 
 
 if __name__ == "__main__":

@@ -144,6 +144,13 @@ pub(super) enum Command {
         #[arg(long)]
         subsets: bool,
     },
+    /// Write the model with a checkpoint's adapter in its weights
+    Merge {
+        /// A checkpoint, such as `runs/default/checkpoints/epoch-4`
+        checkpoint: PathBuf,
+        /// The new model's folder
+        out: PathBuf,
+    },
     /// Print the resolved settings and where each came from
     Config,
     /// Check the machine, libtorch, the model and the data; measure gradients

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::exit_code::{ExitCode, HasExitCode};
 use crate::config::ConfigError;
+use crate::merge::MergeError;
 use crate::pipeline::PipelineError;
 use crate::pipeline::lock::LockError;
 use crate::pipeline::worker::{Failure, WorkerError};
@@ -84,6 +85,9 @@ pub(super) enum CliError {
     /// A run failed.
     #[error(transparent)]
     Pipeline(#[from] PipelineError),
+    /// No merged model was written.
+    #[error("the model and the adapter cannot be merged")]
+    Merge(#[from] MergeError),
     /// `inspect` was given something no run writes.
     #[error("`{path}` is not something less-select wrote: {why}")]
     NotOurs {
@@ -105,6 +109,7 @@ impl CliError {
                 ExitCode::Usage as u8
             }
             Self::Pipeline(err) => err.exit_code(),
+            Self::Merge(err) => err.exit_code(),
             Self::NotOurs { .. } => ExitCode::BadData as u8,
             Self::Io(err) => err.exit_code(),
         }

@@ -10,6 +10,7 @@ use crate::cascade::similarities_file::{SimilaritiesError, SimilaritiesErrorKind
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind};
 use crate::influence::InfluenceError;
 use crate::influence::scores_file::{ScoresError, ScoresErrorKind};
+use crate::merge::MergeError;
 use crate::model::config::{
     ConfigError as ModelConfigError, ConfigErrorKind as ModelConfigErrorKind,
 };
@@ -94,6 +95,20 @@ impl HasExitCode for PipelineError {
             Self::Weights(err) => err.exit_code(),
             Self::Off(_) | Self::Lora(_) => ExitCode::Usage as u8,
             Self::Worker(err) => err.exit_code(),
+        }
+    }
+}
+
+impl HasExitCode for MergeError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Config(err) => err.exit_code(),
+            Self::Weights(err) => err.exit_code(),
+            Self::Checkpoint(err) => err.exit_code(),
+            Self::Lora(_) => ExitCode::BadData as u8,
+            Self::Exists(_) => ExitCode::Usage as u8,
+            Self::Io(err) => err.exit_code(),
+            Self::Write { .. } => ExitCode::Io as u8,
         }
     }
 }

@@ -8,6 +8,7 @@ mod fsck;
 mod gc;
 mod inspect;
 mod interrupt;
+mod merge;
 mod metrics;
 mod plan;
 mod progress;
@@ -126,6 +127,9 @@ fn answer(cli: &Cli) -> Result<Answer, CliError> {
         Some(Command::Plan) => plan::plan(&context),
         Some(Command::Status) => status::status(&context),
         Some(Command::Doctor { row_tokens }) => Ok(doctor::doctor(&context, *row_tokens)),
+        Some(Command::Merge { checkpoint, out }) => {
+            merge::merge(&context.config.model, checkpoint, out)
+        }
         Some(Command::Inspect { .. } | Command::Fsck { .. } | Command::Gc { .. }) => {
             unreachable!("answered above")
         }
@@ -168,7 +172,8 @@ fn stage_of(command: &Command) -> Option<Stage> {
         | Command::Fsck { .. }
         | Command::Gc { .. }
         | Command::Config
-        | Command::Doctor { .. } => None,
+        | Command::Doctor { .. }
+        | Command::Merge { .. } => None,
     }
 }
 

@@ -134,7 +134,7 @@ impl Names {
 
     /// What the weight that a file calls `name` is called here; `None` if it is no
     /// weight.
-    pub(super) fn canonical(&self, name: &str) -> Option<String> {
+    pub fn canonical(&self, name: &str) -> Option<String> {
         if self.buffers.iter().any(|buffer| name.ends_with(buffer)) {
             return None;
         }

@@ -163,6 +163,11 @@ impl WeightFiles {
         (file.tensor(&place.name).expect("open found every tensor"), file.path())
     }
 
+    /// The files, in order of name.
+    pub fn files(&self) -> &[TensorFile] {
+        &self.files
+    }
+
     fn add(&mut self, path: &Path, names: &Names) -> Result<(), WeightsError> {
         let file = TensorFile::open(path).map_err(|err| fail(path, err.into()))?;
         for name in file.names() {

@@ -3,13 +3,14 @@
 use std::path::{Path, PathBuf};
 
 /// The code map, top to bottom: a module may use those below it.
-const CODE_MAP: [&str; 22] = [
+const CODE_MAP: [&str; 23] = [
     "cli",
     "pipeline",
     "config",
     "report",
     "selection",
     "influence",
+    "merge",
     "warmup",
     "cascade",
     "gradient",

@@ -142,3 +142,27 @@ fn a_program_that_nobody_listens_to_ends_as_it_would() {
         assert_eq!(status.code(), Some(2), "`{stage}`");
     }
 }
+
+#[test]
+fn merge_writes_a_model_folder_once() {
+    let run = TestRun::new(3);
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+    let model = format!("{fixtures}/tiny-llama");
+    let checkpoint = format!("{fixtures}/tiny-checkpoints/epoch-1");
+    let merge = || run.say(&["merge", &checkpoint, "merged", "--model", &model]);
+    let said = merge();
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    insta::assert_snapshot!(said.stdout, @"merged: 14 of 20 tensors merged");
+    let names = less_select::fs::entries(&run.path("merged")).unwrap();
+    let names: Vec<_> = names.iter().map(|path| path.file_name().unwrap()).collect();
+    assert_eq!(
+        names,
+        ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+    );
+    let again = merge();
+    assert_eq!(again.code, 2);
+    insta::assert_snapshot!(again.stderr, @r"
+    error: the model and the adapter cannot be merged
+      caused by: `merged` is there already; name a folder that is not
+    ");
+}

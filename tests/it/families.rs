@@ -6,8 +6,10 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use fs_err as fs;
-use less_select::checkpoint::LoraSettings;
+use less_select::checkpoint::{self, LogEntry, LoraSettings, TrainerState};
 use less_select::compute::Dtype;
+use less_select::gradient::direction::{AdamRule, Moments};
+use less_select::merge::merge;
 use less_select::model::{DecoderConfig, LoraDecoder};
 use less_select::pool::Example;
 use less_select::tensor_file::{TensorFile, serialize, to_f32};
@@ -77,14 +79,43 @@ fn model(dir: &Path, config: &Value) -> LoraDecoder {
     let borrowed =
         tensors.iter().map(|(name, shape, values)| (name.clone(), &shape[..], &values[..]));
     fs::write(dir.join("model.safetensors"), serialize(borrowed, "format", "pt")).unwrap();
-    let targets = vec!["all-linear".to_owned()];
-    let lora = LoraSettings { rank: 2, alpha: 4.0, dropout: 0.0, targets };
-    let mut model = load(dir, &lora, Dtype::F32, Some(NonZeroUsize::MIN));
-    let params = model.layout().params().to_vec();
-    let adapter: Vec<f32> =
-        params.iter().flat_map(|param| weights(&param.name, &param.shape)).collect();
+    let mut model = load_plain(dir);
+    let adapter = adapter(&model);
     model.set_adapter(&adapter);
     model
+}
+
+/// The model in a folder, its adapter zero.
+fn load_plain(dir: &Path) -> LoraDecoder {
+    let targets = vec!["all-linear".to_owned()];
+    let lora = LoraSettings { rank: 2, alpha: 4.0, dropout: 0.0, targets };
+    load(dir, &lora, Dtype::F32, Some(NonZeroUsize::MIN))
+}
+
+fn adapter(model: &LoraDecoder) -> Vec<f32> {
+    model.layout().params().iter().flat_map(|param| weights(&param.name, &param.shape)).collect()
+}
+
+/// The adapter as a checkpoint in the folder `dir`.
+fn write_checkpoint(dir: &Path, model: &LoraDecoder) {
+    let zeros = vec![0.0; model.layout().grad_dim()];
+    let rule = AdamRule { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, step: 1 };
+    let entry =
+        LogEntry { epoch: Some(1.0), learning_rate: Some(1e-4), step: 1, ..LogEntry::default() };
+    let content = checkpoint::Content {
+        base_model: "model",
+        lora: model.lora(),
+        layout: model.layout(),
+        adapter: &adapter(model),
+        moments: &Moments { rule, exp_avg: zeros.clone(), exp_avg_sq: zeros },
+        state: &TrainerState {
+            epoch: 1.0,
+            global_step: 1,
+            log_history: vec![entry],
+            ..TrainerState::default()
+        },
+    };
+    checkpoint::write(dir, &content).unwrap();
 }
 
 #[test]
@@ -105,5 +136,24 @@ fn families_compute_what_transformers_does() {
             let expected = expected(format!("{name}.gradients"));
             assert_gradients_close(&name, model.layout(), &of_rows, &expected);
         }
+    }
+}
+
+#[test]
+fn a_merged_model_computes_what_its_adapter_did() {
+    let rows = rows();
+    for Family { name, config, .. } in json::<Goldens>("families.json").families {
+        let dir = tempfile::tempdir().unwrap();
+        let [base, checkpoint, out] =
+            ["base", "epoch-1", "merged"].map(|name| dir.path().join(name));
+        fs::create_dir(&base).unwrap();
+        let model = model(&base, &config);
+        write_checkpoint(&checkpoint, &model);
+        let merged = merge(&base, &checkpoint, &out).unwrap();
+        assert_eq!(merged.n_merged, model.layout().params().len() / 2);
+        let merged = load_plain(&out);
+        let [expected, found] =
+            [&model, &merged].map(|model| model.logits(&rows[2].token_ids).concat());
+        assert_close(&format!("{name}: logits"), &found, &expected);
     }
 }
