@@ -94,7 +94,10 @@ pub fn merge(model_dir: &Path, checkpoint_dir: &Path, out: &Path) -> Result<Merg
         let tensors = merged_tensors(file, &config, &adapter);
         merged.n_tensors += tensors.len();
         merged.n_merged += tensors.iter().filter(|(_, tensor)| tensor.update.is_some()).count();
-        write(&temp.path().join(file.path().file_name().unwrap_or_default()), tensors)?;
+        let path = temp.path().join(file.path().file_name().unwrap_or_default());
+        write(&path, tensors)?;
+        // As the texts are copied: the writer's own are for its user alone.
+        fs::set_permissions(&path, fs::metadata(file.path())?.permissions())?;
     }
     sync_dir(temp.path())?;
     fs::rename(temp.path(), out)?;
