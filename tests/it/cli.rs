@@ -166,3 +166,20 @@ fn merge_writes_a_model_folder_once() {
       caused by: `merged` is there already; name a folder that is not
     ");
 }
+
+#[test]
+fn a_model_that_was_fetched_from_the_hub_is_known_by_its_name() {
+    let run = TestRun::new(3);
+    let fixtures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures");
+    let folder = run.path("hub/models--tiny--llama");
+    fs_err::create_dir_all(folder.join("snapshots")).unwrap();
+    fs_err::create_dir(folder.join("refs")).unwrap();
+    fs_err::write(folder.join("refs/main"), "0123abcd").unwrap();
+    let snapshot = folder.join("snapshots/0123abcd");
+    std::os::unix::fs::symlink(format!("{fixtures}/tiny-llama"), snapshot).unwrap();
+    let checkpoint = format!("{fixtures}/tiny-checkpoints/epoch-1");
+    let mut merge = run.command(&["merge", &checkpoint, "merged", "--model", "tiny/llama"]);
+    let said = run.said(merge.env("HF_HUB_CACHE", run.path("hub")));
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    assert!(run.path("merged/model.safetensors").is_file());
+}
