@@ -29,6 +29,7 @@ pub mod cli;
 pub mod compute;
 pub mod config;
 pub mod fs;
+pub mod gguf;
 pub mod gradient;
 pub mod influence;
 pub mod merge;

@@ -24,7 +24,7 @@ use crate::gradient::layout::{Param, ParamLayout};
 use crate::model::DecoderConfig;
 use crate::model::config::ConfigError;
 use crate::model::modules::LoraError;
-use crate::model::weights::{WeightFiles, WeightsError};
+use crate::model::weights::{WeightFile, WeightFiles, WeightsError};
 use crate::tensor_file::{TensorFile, to_f32};
 
 /// Why no merged model was written. Nothing unfinished is left behind.
@@ -43,6 +43,9 @@ pub enum MergeError {
     /// The adapter sits on modules that the model lacks.
     #[error(transparent)]
     Lora(#[from] LoraError),
+    /// A model of another layout.
+    #[error("`{}` is a GGUF file; merge into the model it was made from", .0.display())]
+    Gguf(PathBuf),
     /// There is something in the place of the new folder.
     #[error("`{}` is there already; name a folder that is not", .0.display())]
     Exists(PathBuf),
@@ -91,6 +94,9 @@ pub fn merge(model_dir: &Path, checkpoint_dir: &Path, out: &Path) -> Result<Merg
     copy_texts(model_dir, temp.path())?;
     let mut merged = Merged { path: out.to_owned(), n_merged: 0, n_tensors: 0 };
     for file in weights.files() {
+        let WeightFile::Safetensors(file) = file else {
+            return Err(MergeError::Gguf(file.path().to_owned()));
+        };
         let tensors = merged_tensors(file, &config, &adapter);
         merged.n_tensors += tensors.len();
         merged.n_merged += tensors.iter().filter(|(_, tensor)| tensor.update.is_some()).count();

@@ -61,9 +61,14 @@ impl TensorFile {
 
     /// The tensor called `name`, if there is one.
     pub fn tensor(&self, name: &str) -> Option<TensorView<'_>> {
-        let TensorInfo { dtype, shape, data_offsets: (start, end) } = self.header.info(name)?;
-        let data = &self.map[self.data_start..][*start..*end];
-        TensorView::new(*dtype, shape.clone(), data).ok()
+        let TensorInfo { dtype, shape, .. } = self.header.info(name)?;
+        TensorView::new(*dtype, shape.clone(), self.bytes(name)?).ok()
+    }
+
+    /// The bytes of the tensor called `name`, if there is one.
+    pub fn bytes(&self, name: &str) -> Option<&[u8]> {
+        let (start, end) = self.header.info(name)?.data_offsets;
+        Some(&self.map[self.data_start..][start..end])
     }
 
     /// The text under `key` in the header's metadata.

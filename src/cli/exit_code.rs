@@ -106,7 +106,7 @@ impl HasExitCode for MergeError {
             Self::Weights(err) => err.exit_code(),
             Self::Checkpoint(err) => err.exit_code(),
             Self::Lora(_) => ExitCode::BadData as u8,
-            Self::Exists(_) => ExitCode::Usage as u8,
+            Self::Exists(_) | Self::Gguf(_) => ExitCode::Usage as u8,
             Self::Io(err) => err.exit_code(),
             Self::Write { .. } => ExitCode::Io as u8,
         }

@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::gguf::Gguf;
+
 /// The cache shared by every checkout: `$LESS_SELECT_CACHE`, else
 /// `$XDG_CACHE_HOME/less-select`, else `~/.cache/less-select`.
 pub fn cache_dir() -> Option<PathBuf> {
@@ -26,6 +28,9 @@ fn hub_dir() -> Option<PathBuf> {
 /// Hugging Face hub that was fetched.
 pub fn model_dir(name_or_path: &str) -> Option<PathBuf> {
     let path = Path::new(name_or_path);
+    if Gguf::is_path(path) && path.is_file() {
+        return Some(path.to_owned());
+    }
     if path.is_dir() {
         return Some(snapshot_of(path).unwrap_or_else(|| path.to_owned()));
     }

@@ -10,6 +10,7 @@ use super::fields::Fields;
 use super::names::Names;
 use super::projections::Joined;
 use super::rope::RopeSettings;
+use crate::gguf::{Gguf, GgufError};
 
 /// A decoder-only transformer: attention and an MLP a layer, both added to a
 /// residual stream; and what its family makes of that.
@@ -106,6 +107,9 @@ pub enum ConfigErrorKind {
     /// It is not a JSON object.
     #[error("not a JSON object")]
     Json(#[source] serde_json::Error),
+    /// It is a GGUF file that cannot be read or is damaged.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
     /// A setting that no default stands for is absent.
     #[error("`{0}` is missing")]
     Missing(&'static str),
@@ -141,19 +145,28 @@ impl From<std::io::Error> for ConfigErrorKind {
 }
 
 impl DecoderConfig {
-    /// Reads `config.json` in a model folder in the Hugging Face layout.
+    /// Reads `config.json` in a model folder in the Hugging Face layout, or what a GGUF
+    /// file says.
     ///
     /// # Errors
     ///
     /// If the file is missing or damaged, or names a family or a setting that
     /// the decoder does not compute: rather no gradient than another model's.
     pub fn read(model_dir: &Path) -> Result<Self, ConfigError> {
+        if Gguf::is_path(model_dir) {
+            return Self::read_gguf(model_dir)
+                .map_err(|kind| ConfigError { path: model_dir.to_owned(), kind });
+        }
         let path = model_dir.join("config.json");
         let read = || {
             let text = fs_err::read_to_string(&path)?;
             Self::parse(&serde_json::from_str(&text).map_err(ConfigErrorKind::Json)?)
         };
         read().map_err(|kind| ConfigError { path: path.clone(), kind })
+    }
+
+    fn read_gguf(path: &Path) -> Result<Self, ConfigErrorKind> {
+        Self::parse(&Gguf::open(path)?.config()?)
     }
 
     pub(super) fn parse(object: &Map<String, Value>) -> Result<Self, ConfigErrorKind> {

@@ -161,13 +161,13 @@ impl Target<'_> {
 
     /// The weight called `name`, its values finite.
     fn read(&self, files: &WeightFiles, name: &str) -> Result<Tensor, ModelError> {
-        let (view, path) = files.tensor(name);
-        let kind = match view.dtype() {
+        let (weight, path) = files.tensor(name);
+        let kind = match weight.dtype {
             FileDtype::F16 => Kind::Half,
             FileDtype::BF16 => Kind::BFloat16,
             _ => Kind::Float,
         };
-        let tensor = Tensor::f_from_data_size(view.data(), &shape(view.shape()), kind)?;
+        let tensor = Tensor::f_from_data_size(&weight.data, &shape(&weight.shape), kind)?;
         if tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
             let kind = WeightsErrorKind::NotFinite(name.to_owned());
             return Err(WeightsError { path: path.to_owned(), kind }.into());

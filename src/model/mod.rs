@@ -9,7 +9,8 @@
 //!   how positions are told, [`projections`] modules that are several in one;
 //! - [`modules`] lists the decoder's weights and its LoRA parameters, with
 //!   their shapes;
-//! - [`weights`] maps the weight files and checks them against those shapes.
+//! - [`weights`] maps the weight files and checks them against those shapes; `gguf` is
+//!   what a GGUF file says in those words.
 //!
 //! What a model *computes* needs the `torch` feature: `decoder` is the forward
 //! pass, `attention` its positions, `activation` its MLP's, `lora` its adapters, `batch` what goes in,
@@ -30,6 +31,7 @@ mod cuda;
 pub(crate) mod decoder;
 mod family;
 mod fields;
+mod gguf;
 #[cfg(feature = "torch")]
 mod load;
 #[cfg(feature = "torch")]

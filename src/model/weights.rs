@@ -1,24 +1,46 @@
-//! The model's weight files: one `model.safetensors`, or shards named by an
-//! index, mapped and checked against the configuration before any is used.
+//! The model's weight files: one `model.safetensors`, shards named by an index, or a
+//! GGUF file, mapped and checked against the configuration before any is used.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Component, Path, PathBuf};
 
 use safetensors::Dtype;
-use safetensors::tensor::TensorView;
 use serde::Deserialize;
 
 use super::DecoderConfig;
 use super::names::Names;
+use crate::gguf::{Gguf, GgufError};
 use crate::tensor_file::{TensorFile, TensorFileError};
 
 /// All weights of a model: each expected tensor present once, with the right
 /// shape and a dtype that can be computed with.
 #[derive(Debug)]
 pub struct WeightFiles {
-    files: Vec<TensorFile>,
+    files: Vec<WeightFile>,
+    head_dim: usize,
     /// By the names that the configuration has for them.
     places: BTreeMap<String, Place>,
+}
+
+/// A file with weights in it.
+#[derive(Debug)]
+pub enum WeightFile {
+    /// In the Hugging Face layout.
+    Safetensors(TensorFile),
+    /// In llama.cpp's.
+    Gguf(Gguf),
+}
+
+/// A weight as it is stored, or unpacked.
+#[derive(Debug)]
+pub struct Weight<'a> {
+    /// F32, F16 or BF16.
+    pub dtype: Dtype,
+    /// Rows first.
+    pub shape: Vec<usize>,
+    /// Its values, row-major.
+    pub data: Cow<'a, [u8]>,
 }
 
 /// Where a tensor is.
@@ -51,6 +73,9 @@ pub enum WeightsErrorKind {
     /// A file cannot be read or is damaged.
     #[error(transparent)]
     File(#[from] TensorFileError),
+    /// A GGUF file cannot be read or is damaged.
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
     /// The index of shards cannot be read.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -130,9 +155,10 @@ impl WeightFiles {
     /// If a file is missing or damaged, or a tensor missing, superfluous or
     /// not what `config` says; the error names the file and the tensor.
     pub fn open(model_dir: &Path, config: &DecoderConfig) -> Result<Self, WeightsError> {
-        let mut weights = Self { files: Vec::new(), places: BTreeMap::new() };
+        let (files, places) = (Vec::new(), BTreeMap::new());
+        let mut weights = Self { files, head_dim: config.head_dim, places };
         for path in weight_paths(model_dir)? {
-            weights.add(&path, config.names)?;
+            weights.add(WeightFile::open(&path)?, config.names)?;
         }
         weights.settle_tied(config)?;
         let mut unexpected = weights.places.clone();
@@ -157,24 +183,22 @@ impl WeightFiles {
     /// # Panics
     ///
     /// If the configuration has no such tensor.
-    pub fn tensor(&self, name: &str) -> (TensorView<'_>, &Path) {
+    pub fn tensor(&self, name: &str) -> (Weight<'_>, &Path) {
         let place = &self.places[name];
         let file = &self.files[place.file];
-        (file.tensor(&place.name).expect("open found every tensor"), file.path())
+        (file.weight(&place.name, self.head_dim), file.path())
     }
 
     /// The files, in order of name.
-    pub fn files(&self) -> &[TensorFile] {
+    pub fn files(&self) -> &[WeightFile] {
         &self.files
     }
 
-    fn add(&mut self, path: &Path, names: &Names) -> Result<(), WeightsError> {
-        let file = TensorFile::open(path).map_err(|err| fail(path, err.into()))?;
-        for name in file.names() {
-            let Some(canonical) = names.canonical(&name) else { continue };
+    fn add(&mut self, file: WeightFile, names: &Names) -> Result<(), WeightsError> {
+        for (canonical, name) in file.names(names) {
             let place = Place { file: self.files.len(), name };
             if let Some(Place { name, .. }) = self.places.insert(canonical, place) {
-                return Err(fail(path, WeightsErrorKind::Twice(name)));
+                return Err(fail(file.path(), WeightsErrorKind::Twice(name)));
             }
         }
         self.files.push(file);
@@ -191,7 +215,7 @@ impl WeightFiles {
         }
         if self.places.contains_key(&embeddings) {
             let (copy, path) = self.tensor(&head);
-            if self.tensor(&embeddings).0.data() != copy.data() {
+            if self.tensor(&embeddings).0.data != copy.data {
                 return Err(fail(path, WeightsErrorKind::NotTied { head, embeddings }));
             }
         }
@@ -201,11 +225,68 @@ impl WeightFiles {
     }
 }
 
+impl WeightFile {
+    fn open(path: &Path) -> Result<Self, WeightsError> {
+        let file = if Gguf::is_path(path) {
+            Gguf::open(path).map(Self::Gguf).map_err(WeightsErrorKind::from)
+        } else {
+            TensorFile::open(path).map(Self::Safetensors).map_err(WeightsErrorKind::from)
+        };
+        file.map_err(|kind| fail(path, kind))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::Safetensors(file) => file.path(),
+            Self::Gguf(file) => file.path(),
+        }
+    }
+
+    /// The model's names for what is in it, and the file's own.
+    fn names(&self, names: &Names) -> Vec<(String, String)> {
+        match self {
+            Self::Safetensors(file) => {
+                let own = file.names().into_iter();
+                own.filter_map(|name| Some((names.canonical(&name)?, name))).collect()
+            }
+            Self::Gguf(file) => file.weight_names(names).collect(),
+        }
+    }
+
+    /// Shape and dtype of a tensor in the file.
+    fn described(&self, name: &str) -> (Vec<usize>, Dtype) {
+        match self {
+            Self::Safetensors(file) => {
+                let tensor = file.tensor(name).expect("the file lists this name");
+                (tensor.shape().to_vec(), tensor.dtype())
+            }
+            Self::Gguf(file) => (file.tensors()[name].shape.clone(), Dtype::F32),
+        }
+    }
+
+    fn weight(&self, name: &str, head_dim: usize) -> Weight<'_> {
+        let (shape, dtype) = self.described(name);
+        let data = match self {
+            Self::Safetensors(file) => {
+                Cow::Borrowed(file.bytes(name).expect("the file lists this name"))
+            }
+            Self::Gguf(file) => {
+                Cow::Owned(bytemuck::cast_slice(&file.weight(name, head_dim)).to_vec())
+            }
+        };
+        Weight { dtype, shape, data }
+    }
+}
+
 fn fail(path: &Path, kind: WeightsErrorKind) -> WeightsError {
     WeightsError { path: path.to_owned(), kind }
 }
 
 fn weight_paths(model_dir: &Path) -> Result<Vec<PathBuf>, WeightsError> {
+    if Gguf::is_path(model_dir) {
+        return Ok(vec![model_dir.to_owned()]);
+    }
     let single = model_dir.join("model.safetensors");
     if single.exists() {
         return Ok(vec![single]);
@@ -223,11 +304,9 @@ fn weight_paths(model_dir: &Path) -> Result<Vec<PathBuf>, WeightsError> {
     Ok(names.into_iter().map(|ShardName(name)| model_dir.join(name)).collect())
 }
 
-fn check(file: &TensorFile, name: String, expected: Vec<usize>) -> Result<(), WeightsErrorKind> {
-    let tensor = file.tensor(&name).expect("the file lists this name");
-    let dtype = tensor.dtype();
-    if tensor.shape() != expected {
-        let found = tensor.shape().to_vec();
+fn check(file: &WeightFile, name: String, expected: Vec<usize>) -> Result<(), WeightsErrorKind> {
+    let (found, dtype) = file.described(&name);
+    if found != expected {
         return Err(WeightsErrorKind::Shape { name, found, expected });
     }
     if !matches!(dtype, Dtype::F32 | Dtype::F16 | Dtype::BF16) {
@@ -325,7 +404,7 @@ mod tests {
         let config = DecoderConfig::read(&sharded).unwrap();
         let weights = WeightFiles::open(&sharded, &config).unwrap();
         assert_eq!(weights.files.len(), 3);
-        assert_eq!(weights.tensor("lm_head.weight").0.dtype(), Dtype::BF16);
+        assert_eq!(weights.tensor("lm_head.weight").0.dtype, Dtype::BF16);
 
         let dir = tempfile::tempdir().unwrap();
         for entry in fs_err::read_dir(&sharded).unwrap() {
@@ -344,10 +423,10 @@ mod tests {
     #[test]
     fn integers_are_no_weights() {
         let dir = tempfile::tempdir().unwrap();
-        let view = TensorView::new(Dtype::I64, vec![1], &[0; 8]).unwrap();
+        let view = safetensors::tensor::TensorView::new(Dtype::I64, vec![1], &[0; 8]).unwrap();
         let path = dir.path().join("x.safetensors");
         fs_err::write(&path, safetensors::serialize([("a", view)], None).unwrap()).unwrap();
-        let file = TensorFile::open(&path).unwrap();
+        let file = WeightFile::open(&path).unwrap();
         insta::assert_snapshot!(check(&file, "a".into(), vec![1]).unwrap_err(), @"tensor `a` has dtype I64, expected F32, F16 or BF16");
     }
 

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The code map, top to bottom: a module may use those below it.
-const CODE_MAP: [&str; 23] = [
+const CODE_MAP: [&str; 24] = [
     "cli",
     "pipeline",
     "config",
@@ -21,6 +21,7 @@ const CODE_MAP: [&str; 23] = [
     "run_dir",
     "store",
     "tensor_file",
+    "gguf",
     "progress",
     "stage",
     "compute",

@@ -55,7 +55,7 @@ fn weights(name: &str, shape: &[usize]) -> Vec<f32> {
 }
 
 #[expect(clippy::cast_sign_loss, reason = "nothing is below zero")]
-fn rows() -> Vec<Example> {
+pub(crate) fn rows() -> Vec<Example> {
     let row = |n: usize| {
         let token_ids: Vec<u32> = numbers(&format!("row of {n}"), n)
             .map(|number| (96.0 * (number + 0.5)) as u32)

@@ -25,6 +25,8 @@ mod fsck;
 #[cfg(feature = "torch")]
 mod gc;
 #[cfg(feature = "torch")]
+mod gguf;
+#[cfg(feature = "torch")]
 mod goldens;
 mod influence;
 // Files made to do harm.

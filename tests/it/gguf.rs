@@ -1,0 +1,83 @@
+//! GGUF files against the gguf package and transformers, by what
+//! `scripts/goldens/gguf_files.py` made.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+
+use less_select::checkpoint::LoraSettings;
+use less_select::compute::Dtype;
+use less_select::gguf::{self, Gguf};
+use less_select::model::DecoderConfig;
+use less_select::tensor_file::{TensorFile, to_f32};
+
+use crate::families;
+use crate::goldens::{fixture, golden, load};
+use crate::parity::assert_close;
+
+const ARCHITECTURES: [&str; 6] = ["llama", "qwen2", "qwen3", "gemma2", "gemma3", "phi3"];
+
+fn file(name: &str) -> PathBuf {
+    fixture("gguf").join(format!("{name}.gguf"))
+}
+
+fn expected(name: &str) -> Vec<f32> {
+    let goldens = TensorFile::open(&golden("gguf.safetensors")).unwrap();
+    to_f32(&goldens.tensor(name).unwrap()).unwrap()
+}
+
+#[test]
+fn blocks_unpack_to_what_the_gguf_package_finds_in_them() {
+    let file = Gguf::open(&file("packings")).unwrap();
+    assert_eq!(file.tensors().len(), 11);
+    for (name, tensor) in file.tensors() {
+        let (found, expected) = (file.unpack(tensor), expected(name));
+        assert_eq!(found.len(), expected.len(), "{name}");
+        for (found, expected) in found.iter().zip(&expected) {
+            // A rounding of a product, or of two and a sum.
+            let bound = 2.0 * f32::EPSILON * expected.abs().max(1.0);
+            assert!((found - expected).abs() <= bound, "{name}: {found} for {expected}");
+        }
+    }
+}
+
+#[test]
+fn models_in_gguf_files_compute_what_transformers_does() {
+    let row = families::rows().pop().unwrap();
+    for name in ARCHITECTURES {
+        let targets = vec!["attention".to_owned()];
+        let lora = LoraSettings { rank: 2, alpha: 4.0, dropout: 0.0, targets };
+        let model = load(&file(name), &lora, Dtype::F32, Some(NonZeroUsize::MIN));
+        let logits = model.logits(&row.token_ids).concat();
+        assert_close(name, &logits, &expected(&format!("{name}.logits")));
+    }
+}
+
+#[test]
+fn damaged_gguf_files_are_errors_and_never_panics() {
+    let whole = fs_err::read(file("qwen3")).unwrap();
+    for length in (0..whole.len()).step_by(97) {
+        assert!(gguf::read(&whole[..length]).is_err(), "{length}");
+    }
+    // The head is where the numbers are that everything hangs on.
+    for at in 0..1200 {
+        for bit in 0..8 {
+            let mut damaged = whole.clone();
+            damaged[at] ^= 1 << bit;
+            let _ = gguf::read(&damaged);
+        }
+    }
+}
+
+#[test]
+fn a_gguf_file_of_another_architecture_is_named() {
+    let error = DecoderConfig::read(&file("packings")).unwrap_err();
+    insta::assert_snapshot!(error.kind, @"`hidden_size` is missing");
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.gguf");
+    let bytes = fs_err::read(file("packings")).unwrap();
+    let at = bytes.windows(5).position(|text| text == b"llama").unwrap();
+    let other = [&bytes[..at], b"mamba", &bytes[at + 5..]].concat();
+    fs_err::write(&path, other).unwrap();
+    let error = DecoderConfig::read(&path).unwrap_err();
+    insta::assert_snapshot!(error.kind, @r#"`general.architecture` = "mamba" is not supported (only llama, qwen2, qwen3, gemma2, gemma3, phi3)"#);
+}
