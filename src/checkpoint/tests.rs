@@ -2,6 +2,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::gradient::direction::AdamRule;
+use crate::tensor_file::TensorFile;
 
 fn fixture(label: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-checkpoints").join(label)
@@ -172,7 +173,7 @@ fn an_adapter_of_another_kind_is_refused() {
         fs::write(&path, config.to_string()).unwrap();
         Checkpoint::open(&dir).unwrap_err().kind.to_string()
     };
-    insta::assert_snapshot!(said("use_rslora", Value::Bool(true)), @"`use_rslora` = true is not supported");
+    insta::assert_snapshot!(said("use_dora", Value::Bool(true)), @"`use_dora` = true is not supported");
     insta::assert_snapshot!(said("peft_type", "IA3".into()), @r#"`peft_type` = "IA3" is not supported"#);
     insta::assert_snapshot!(said("rank_pattern", serde_json::json!({"q_proj": 8})), @r#"`rank_pattern` = {"q_proj":8} is not supported"#);
 }

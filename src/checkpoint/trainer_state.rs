@@ -45,9 +45,11 @@ pub struct LogEntry {
 }
 
 impl TrainerState {
-    /// Mean learning rate of the logged steps of the last epoch.
+    /// Mean learning rate of the logged steps of the last epoch; the last one
+    /// that was logged, if that epoch has none.
     pub fn learning_rate(&self) -> Option<f64> {
-        self.mean_of_last_epoch(|entry| entry.learning_rate)
+        let last = || self.log_history.iter().rev().find_map(|entry| entry.learning_rate);
+        self.mean_of_last_epoch(|entry| entry.learning_rate).or_else(last)
     }
 
     /// Mean loss of the logged steps of the last epoch, in nats a token.

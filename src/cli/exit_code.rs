@@ -22,6 +22,7 @@ use crate::report::ReportError;
 use crate::selection::export::{ExportError, ExportErrorKind};
 use crate::store::{StoreError, StoreErrorKind};
 use crate::tensor_file::TensorFileError;
+use crate::torch_file::TorchFileError;
 
 /// An exit code and its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +161,20 @@ impl HasExitCode for TensorFileError {
     }
 }
 
+impl HasExitCode for TorchFileError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Io(err) => err.exit_code(),
+            Self::Legacy
+            | Self::Archive(_)
+            | Self::ByteOrder(_)
+            | Self::Pickle { .. }
+            | Self::Global(_)
+            | Self::Tensor { .. } => ExitCode::BadData as u8,
+        }
+    }
+}
+
 impl HasExitCode for ModelConfigError {
     fn exit_code(&self) -> u8 {
         match &self.kind {
@@ -184,11 +199,14 @@ impl HasExitCode for CheckpointError {
         match &self.kind {
             CheckpointErrorKind::Io(err) => err.exit_code(),
             CheckpointErrorKind::File(err) => err.exit_code(),
+            CheckpointErrorKind::Torch(err) => err.exit_code(),
             CheckpointErrorKind::Json(_)
             | CheckpointErrorKind::NoCheckpoints
             | CheckpointErrorKind::Unsupported { .. }
             | CheckpointErrorKind::Missing(_)
             | CheckpointErrorKind::Extra(_)
+            | CheckpointErrorKind::Twice(_)
+            | CheckpointErrorKind::Optimizer(_)
             | CheckpointErrorKind::Shape { .. }
             | CheckpointErrorKind::Dtype { .. }
             | CheckpointErrorKind::NotFinite(_)

@@ -105,8 +105,8 @@ fn without_an_optimizer_there_are_plain_gradients() {
     fs_err::remove_file(desk.path("trained/epoch-2/optimizer.safetensors")).unwrap();
     insta::assert_snapshot!(desk.refuses(&OWN, 65), @r"
     error: the checkpoints cannot be used
-      caused by: checkpoint `trained/epoch-2/optimizer.safetensors`
-      caused by: missing; only gradients of kind `sgd` do without the optimizer's moments
+      caused by: checkpoint `trained/epoch-2`
+      caused by: no optimizer state (optimizer.safetensors, optimizer.pt or optimizer.bin); only gradients of kind `sgd` do without
     ");
     let said = desk.run(&["--checkpoints", "trained", "--gradient", "sgd"]);
     assert_eq!(said.code, 0, "{}", said.stderr);
