@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::adapter_config::{self, AdapterConfig};
 use super::params::{Adapted, Found, in_order};
 use super::peft_name::{base_weight, module_of, peft_name};
-use super::{CheckpointError, CheckpointErrorKind, Content};
+use super::{BaseWeight, CheckpointError, CheckpointErrorKind, Content};
 use crate::gradient::layout::ParamLayout;
 use crate::tensor_file::{self, TensorFile};
 use crate::torch_file::TorchFile;
@@ -94,11 +94,11 @@ impl AdapterFile {
         self.names.keys().filter_map(|name| base_weight(name)).map(str::to_owned).collect()
     }
 
-    /// Shape and values of one of them, f32.
-    pub(super) fn base_weight(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
+    /// One of them.
+    pub(super) fn base_weight(&self, name: &str) -> Option<BaseWeight> {
         let saved = self.names.keys().find(|saved| base_weight(saved) == Some(name))?;
         let Found { shape, values, .. } = self.tensor(saved)?;
-        Some((shape, values?))
+        Some(BaseWeight { shape, values: values? })
     }
 
     fn modules(&self) -> BTreeSet<String> {

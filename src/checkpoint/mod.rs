@@ -57,6 +57,15 @@ fn told(lora: &LoraSettings) -> String {
     format!("rank {}, alpha {}, on {}", lora.rank, lora.alpha, lora.targets.join(", "))
 }
 
+/// A weight of the base model that was saved with an adapter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BaseWeight {
+    /// Its sizes.
+    pub shape: Vec<usize>,
+    /// Row-major.
+    pub values: Vec<f32>,
+}
+
 /// A checkpoint on disk. Its small files are read, its tensors wait.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
@@ -204,16 +213,13 @@ impl Checkpoint {
         Ok(AdapterFile::open(&self.dir)?.base_weights())
     }
 
-    /// Shape and values, f32, of one of them; `None` if there is none of that
-    /// name, or it is no floating point.
+    /// One of them; `None` if there is none of that name, or it is no floating
+    /// point.
     ///
     /// # Errors
     ///
     /// If the adapter's file is damaged.
-    pub fn base_weight(
-        &self,
-        name: &str,
-    ) -> Result<Option<(Vec<usize>, Vec<f32>)>, CheckpointError> {
+    pub fn base_weight(&self, name: &str) -> Result<Option<BaseWeight>, CheckpointError> {
         Ok(AdapterFile::open(&self.dir)?.base_weight(name))
     }
 

@@ -134,6 +134,10 @@ impl CliError {
                 "if the system ran out of memory, lower --batch-tokens; the same command continues \
                  where this one ended"
             }
+            PipelineError::OtherWeight { .. } => {
+                "gradients are taken at the model's own weights: give a --model that was saved with \
+                 that one in it"
+            }
             PipelineError::Interrupted => "the same command continues where this one ended",
             err if err.exit_code() == ExitCode::Damaged as u8 => {
                 "`less-select fsck` names all that is damaged; with `--repair` it removes that, and \

@@ -90,7 +90,7 @@ impl HasExitCode for PipelineError {
             Self::Export(err) => err.exit_code(),
             Self::Report(ReportError::Page(_)) => ExitCode::Bug as u8,
             Self::Damaged { .. } => ExitCode::Damaged as u8,
-            Self::OtherModules { .. } => ExitCode::BadData as u8,
+            Self::OtherModules { .. } | Self::OtherWeight { .. } => ExitCode::BadData as u8,
             Self::Model(err) => err.exit_code(),
             Self::Weights(err) => err.exit_code(),
             Self::Off(_) | Self::Lora(_) => ExitCode::Usage as u8,

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::PipelineError;
 use super::checksums::Checksums;
 use super::manifest::Manifest;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, checkpoints_in};
 use crate::config::Config;
 use crate::pool::ChatEncoder;
 use crate::stage::Stage;
@@ -265,23 +265,29 @@ fn outside_inputs(
         Stage::Cascade => Ok(add_folder("model", &config.model, is_weight_file, checksums, files)?),
         Stage::Warmup | Stage::Gradients => {
             add_folder("model", &config.model, is_weight_file, checksums, files)?;
-            Ok(add_own_checkpoints(config, checksums, files)?)
+            add_own_checkpoints(config, checksums, files)
         }
-        Stage::Score => Ok(add_own_checkpoints(config, checksums, files)?),
+        Stage::Score => add_own_checkpoints(config, checksums, files),
         Stage::Index | Stage::Select | Stage::Report => Ok(()),
     }
 }
 
-/// Adds checkpoints that the user brought.
+/// Adds checkpoints that the user brought, as far as they are read: a trainer's
+/// folder holds more, and may be at work.
 fn add_own_checkpoints(
     config: &Config,
     checksums: &mut Checksums,
     files: &mut BTreeMap<String, String>,
-) -> io::Result<()> {
-    match &config.checkpoints {
-        Some(dir) => add_folder("checkpoint", dir, |_| true, checksums, files),
-        None => Ok(()),
+) -> Result<(), PipelineError> {
+    let Some(dir) = &config.checkpoints else { return Ok(()) };
+    for checkpoint in checkpoints_in(dir)? {
+        for path in checkpoint.files() {
+            let name = path.strip_prefix(dir).unwrap_or(&path).components();
+            let words: Vec<_> = name.map(|part| part.as_os_str().to_string_lossy()).collect();
+            files.insert(format!("checkpoint {}", words.join(" ")), checksums.of(&path)?);
+        }
     }
+    Ok(())
 }
 
 fn is_tokenizer_file(name: &str) -> bool {

@@ -143,8 +143,10 @@ fn trained(params: &[&Param], config: &AdapterConfig) -> Vec<String> {
 /// The steps that a parameter took.
 fn step(state: Node<'_>) -> Result<u64, OptimizerError> {
     let step = state.get("step").and_then(Node::number);
-    let whole = step.filter(|step| step.fract() == 0.0 && (0.0..1e15).contains(step));
-    Ok(whole.ok_or_else(|| OptimizerError::NotAdam("a parameter has no `step`".to_owned()))? as u64)
+    let step = step.filter(|step| step.fract() == 0.0 && (0.0..1e15).contains(step));
+    let none = || OptimizerError::NotAdam("a parameter has no `step`".to_owned());
+    #[expect(clippy::cast_sign_loss, reason = "it is not negative")]
+    step.map(|step| step as u64).ok_or_else(none)
 }
 
 /// The one value that all have; `None` of none.
@@ -155,7 +157,7 @@ fn same<T: PartialEq + Copy>(
     let mut first = None;
     for value in values {
         let value = value?;
-        if *first.get_or_insert_with(|| value) != value {
+        if *first.get_or_insert(value) != value {
             return Err(OptimizerError::Differ(what));
         }
     }

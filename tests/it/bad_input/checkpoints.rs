@@ -1,6 +1,9 @@
 //! Checkpoints from elsewhere.
 
+use std::path::Path;
 use std::sync::LazyLock;
+
+use less_select::tensor_file::{TensorFile, serialize, to_f32};
 
 use super::{Desk, copy_folder, edit_json, edit_tensors, halve};
 use crate::support::committed_shards;
@@ -85,6 +88,46 @@ fn an_adapter_on_modules_of_another_family_is_refused() {
     error: the adapter of `epoch-1` is none for this model
       caused by: `query_key_value` is not a linear module of the model (q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj)
     ");
+}
+
+#[test]
+fn embeddings_saved_with_an_adapter_must_be_the_models() {
+    let desk = Desk::with_checkpoints();
+    let model = TensorFile::open(&desk.path("model/model.safetensors")).unwrap();
+    let embeddings = to_f32(&model.tensor("model.embed_tokens.weight").unwrap()).unwrap();
+    let save_along = |n_rows: usize| {
+        for epoch in ["epoch-1", "epoch-2"] {
+            let path = desk.path("trained").join(epoch).join("adapter_model.safetensors");
+            let (shape, values) = ([n_rows, 64], &embeddings[..64 * n_rows]);
+            add_tensor(&path, "base_model.model.model.embed_tokens.weight", &shape, values);
+        }
+    };
+    save_along(512);
+    let said = desk.run(&OWN);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    desk.restore_checkpoints();
+    // As of a tokenizer that has one token less.
+    save_along(511);
+    insta::assert_snapshot!(desk.refuses(&OWN, 65), @r"
+    error: `epoch-1` was saved with a `model.embed_tokens.weight` that is not the model's
+    hint: gradients are taken at the model's own weights: give a --model that was saved with that one in it
+    ");
+}
+
+/// Adds a tensor to a file of f32 tensors.
+fn add_tensor(path: &Path, name: &str, shape: &[usize], values: &[f32]) {
+    let file = TensorFile::open(path).unwrap();
+    let own: Vec<_> = file
+        .names()
+        .into_iter()
+        .map(|name| {
+            let tensor = file.tensor(&name).unwrap();
+            (name, tensor.shape().to_vec(), to_f32(&tensor).unwrap())
+        })
+        .collect();
+    let own = own.iter().map(|(name, shape, values)| (name.clone(), &shape[..], &values[..]));
+    let bytes = serialize(own.chain([(name.to_owned(), shape, values)]), "format", "pt");
+    fs_err::write(path, bytes).unwrap();
 }
 
 #[test]
