@@ -11,6 +11,8 @@ use less_select::tensor_file::{TensorFile, serialize, to_f32};
 use serde_json::{Map, Value};
 use tempfile::TempDir;
 
+use crate::support::less_select;
+
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
@@ -241,4 +243,55 @@ fn without_a_log_every_checkpoint_counts_alike() {
     .unwrap();
     let error = checkpoints_in(dir.path()).unwrap_err();
     insta::assert_snapshot!(error.kind, @"no learning rate in the log of its last epoch, and others have one");
+}
+
+/// What `doctor` says of a folder beside the tiny model.
+fn doctor(folder: &Path, more: &[&str]) -> (i32, String) {
+    let mut command = less_select();
+    command.args(["doctor", "--model", "tiny-llama", "--checkpoint"]).arg(folder).args(more);
+    let output = command.current_dir(fixture("")).output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8(said).unwrap();
+    (output.status.code().unwrap(), said.replace(&folder.display().to_string(), "[DIR]"))
+}
+
+#[test]
+fn doctor_says_what_a_folder_of_a_trainer_holds() {
+    let (code, said) = doctor(&fixture("trainers/sft"), &[]);
+    insta::assert_snapshot!(said, @r"
+    ok    checkpoint-3 adapter   adapter_model.safetensors: rank 2, scale 4.2426 (alpha / √rank), on q_proj, v_proj; 8 parameters, 896 numbers
+    ok    checkpoint-3 optimizer optimizer.pt: Adam by number, moments of 8 parameters, step 3, betas 0.85 and 0.99, epsilon 1e-7
+    ok    checkpoint-3 log       step 3, learning rate 1.667e-2: 71 % of the score
+    ok    checkpoint-6 adapter   adapter_model.safetensors: rank 2, scale 4.2426 (alpha / √rank), on q_proj, v_proj; 8 parameters, 896 numbers
+    ok    checkpoint-6 optimizer optimizer.pt: Adam by number, moments of 8 parameters, step 6, betas 0.85 and 0.99, epsilon 1e-7
+    ok    checkpoint-6 log       step 6, learning rate 6.667e-3: 29 % of the score
+    ");
+    assert_eq!(code, 0);
+}
+
+#[test]
+fn doctor_says_what_keeps_a_checkpoint_from_use_and_what_does_not() {
+    let desk = Desk::new();
+    desk.remove("optimizer.pt");
+    desk.remove("trainer_state.json");
+    desk.configure(|config| drop(config.remove("base_model_name_or_path")));
+    let label = desk.open().label().to_owned();
+    let said = |more: &[&str], code| {
+        let (found, said) = doctor(desk.dir.path(), more);
+        assert_eq!(found, code, "{said}");
+        said.replace(&label, "[NAME]")
+    };
+    insta::assert_snapshot!(said(&[], 1), @r"
+    ok    [NAME] adapter    adapter_model.safetensors: rank 2, scale 4.2426 (alpha / √rank), on q_proj, v_proj; 8 parameters, 896 numbers
+    note  [NAME] base model does not say what it was trained on; --model is `tiny-llama`
+    FAIL  [NAME] optimizer  checkpoint `[DIR]`: no optimizer state (optimizer.safetensors, optimizer.pt or optimizer.bin); only gradients of kind `sgd` do without
+    note  [NAME] log        no learning rate in trainer_state.json: it counts like the others, 100 % of the score
+    ");
+    let plain = said(&["--gradient", "sgd"], 0);
+    insta::assert_snapshot!(plain.lines().nth(2).unwrap(), @"note  [NAME] optimizer  not used by plain gradients: checkpoint `[DIR]`: no optimizer state (optimizer.safetensors, optimizer.pt or optimizer.bin); only gradients of kind `sgd` do without");
+    desk.remove("adapter_config.json");
+    insta::assert_snapshot!(said(&[], 1), @r"
+    ok    model       `tiny-llama`
+    FAIL  checkpoints checkpoint `[DIR]`: no checkpoint in it (folders `NAME-1`, `NAME-2`, … with an adapter_config.json)
+    ");
 }
