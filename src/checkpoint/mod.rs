@@ -202,6 +202,17 @@ impl Checkpoint {
         AdapterFile::open(&self.dir)?.weights(layout, &adapted)
     }
 
+    /// How many parameters of `layout` the adapter has; those of other layers or
+    /// modules are zero.
+    ///
+    /// # Errors
+    ///
+    /// If the adapter's file is damaged.
+    pub fn n_params(&self, layout: &ParamLayout) -> Result<usize, CheckpointError> {
+        let adapted = adapter::adapted(&self.dir, &self.config)?;
+        Ok(adapted.n_params(layout))
+    }
+
     /// Weights of the base model that were saved with the adapter, by the base
     /// model's names, such as `model.embed_tokens.weight`: embeddings of another
     /// size, or modules that were trained whole.

@@ -71,6 +71,11 @@ impl Adapted {
             _ => true,
         }
     }
+
+    /// How many parameters of `layout` the adapter has.
+    pub(super) fn n_params(&self, layout: &ParamLayout) -> usize {
+        layout.params().iter().filter(|param| self.has(param)).count()
+    }
 }
 
 /// What `find` has for the parameters of `layout`, one behind the other; zero

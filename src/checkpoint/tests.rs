@@ -146,6 +146,19 @@ fn checkpoints_are_in_the_order_of_their_numbers() {
 }
 
 #[test]
+fn a_log_with_numbers_that_are_none_is_read() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("trainer_state.json");
+    let log = r#"{"epoch": 1.0, "global_step": 2, "note": "a \" and NaN", "log_history": [
+        {"epoch": 0.5, "step": 1, "learning_rate": 0.5, "loss": NaN, "grad_norm": -Infinity},
+        {"epoch": 1.0, "step": 2, "learning_rate": 0.25, "loss": 3.0, "grad_norm": Infinity}]}"#;
+    fs::write(&path, log).unwrap();
+    let state = trainer_state::read(&path).unwrap();
+    assert_eq!((state.learning_rate(), state.loss()), (Some(0.375), Some(3.0)));
+    assert_eq!(state.log_history[0].grad_norm, None);
+}
+
+#[test]
 fn an_adapter_for_another_model_is_named_by_parameter() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("epoch-2");

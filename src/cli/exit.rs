@@ -148,6 +148,13 @@ impl CliError {
         Some(hint.to_owned())
     }
 
+    /// The message, its causes and a hint on one line, for lists of findings.
+    pub(super) fn with_hint(&self) -> String {
+        let mut words = vec![with_causes(self)];
+        words.extend(self.hint());
+        words.join("; ")
+    }
+
     /// The message, its causes and a hint, a line each.
     pub(super) fn text(&self) -> String {
         let mut text = format!("error: {self}");

@@ -259,10 +259,10 @@ fn doctor(folder: &Path, more: &[&str]) -> (i32, String) {
 fn doctor_says_what_a_folder_of_a_trainer_holds() {
     let (code, said) = doctor(&fixture("trainers/sft"), &[]);
     insta::assert_snapshot!(said, @r"
-    ok    checkpoint-3 adapter   adapter_model.safetensors: rank 2, scale 4.2426 (alpha / √rank), on q_proj, v_proj; 8 parameters, 896 numbers
+    ok    checkpoint-3 adapter   adapter_model.safetensors: rank 2, scale 4.2426 (alpha / √rank), 8 parameters on q_proj, v_proj
     ok    checkpoint-3 optimizer optimizer.pt: Adam by number, moments of 8 parameters, step 3, betas 0.85 and 0.99, epsilon 1e-7
     ok    checkpoint-3 log       step 3, learning rate 1.667e-2: 71 % of the score
-    ok    checkpoint-6 adapter   adapter_model.safetensors: rank 2, scale 4.2426 (alpha / √rank), on q_proj, v_proj; 8 parameters, 896 numbers
+    ok    checkpoint-6 adapter   adapter_model.safetensors: rank 2, scale 4.2426 (alpha / √rank), 8 parameters on q_proj, v_proj
     ok    checkpoint-6 optimizer optimizer.pt: Adam by number, moments of 8 parameters, step 6, betas 0.85 and 0.99, epsilon 1e-7
     ok    checkpoint-6 log       step 6, learning rate 6.667e-3: 29 % of the score
     ");
@@ -282,7 +282,7 @@ fn doctor_says_what_keeps_a_checkpoint_from_use_and_what_does_not() {
         said.replace(&label, "[NAME]")
     };
     insta::assert_snapshot!(said(&[], 1), @r"
-    ok    [NAME] adapter    adapter_model.safetensors: rank 2, scale 4.2426 (alpha / √rank), on q_proj, v_proj; 8 parameters, 896 numbers
+    ok    [NAME] adapter    adapter_model.safetensors: rank 2, scale 4.2426 (alpha / √rank), 8 parameters on q_proj, v_proj
     note  [NAME] base model does not say what it was trained on; --model is `tiny-llama`
     FAIL  [NAME] optimizer  checkpoint `[DIR]`: no optimizer state (optimizer.safetensors, optimizer.pt or optimizer.bin); only gradients of kind `sgd` do without
     note  [NAME] log        no learning rate in trainer_state.json: it counts like the others, 100 % of the score

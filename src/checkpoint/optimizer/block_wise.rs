@@ -25,6 +25,13 @@ pub(super) fn get<'a>(state: Node<'a>, key: &str) -> Option<Node<'a>> {
     state.get(key).or_else(|| state.get(WRAPPED)?.get(key))
 }
 
+/// What a parameter's state holds, by name.
+pub(super) fn keys(state: Node<'_>) -> Vec<&str> {
+    let wrapped = state.get(WRAPPED);
+    let entries = [Some(state), wrapped].into_iter().flatten().filter_map(Node::entries).flatten();
+    entries.filter_map(|(key, _)| key.text()).filter(|key| *key != WRAPPED).take(8).collect()
+}
+
 /// The moment `number` (1 or 2) of the parameter `name`; `None` if `state` is
 /// none of bitsandbytes. Small parameters keep theirs in f32.
 pub(super) fn moment(

@@ -112,8 +112,7 @@ pub(super) fn read(
         Ok(found) => found,
         Err(kind) => return Err(CheckpointError { path: file, kind }),
     };
-    let n_params = layout.params().iter().filter(|param| adapted.has(param)).count();
-    Ok(OptimizerState { file, kind, moments, n_params })
+    Ok(OptimizerState { file, kind, moments, n_params: adapted.n_params(layout) })
 }
 
 /// What a training on several devices left instead of one file.

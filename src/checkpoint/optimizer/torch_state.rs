@@ -195,8 +195,7 @@ impl Moment {
             Self::Second => 2,
         };
         block_wise::moment(state, number, name)?.ok_or_else(|| {
-            let keys = state.entries().into_iter().flatten();
-            let keys: Vec<_> = keys.filter_map(|(key, _)| key.text()).take(8).collect();
+            let keys = block_wise::keys(state);
             OptimizerError::NotAdam(format!(
                 "`{name}` has no `{}`, but {}",
                 self.key(),

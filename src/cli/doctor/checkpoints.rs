@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::{Answer, Context, Finding, answer};
 use crate::checkpoint::{Checkpoint, CheckpointError, OptimizerState, checkpoints_in};
-use crate::cli::exit::with_causes;
+use crate::cli::exit::{CliError, with_causes};
 use crate::gradient::layout::ParamLayout;
 use crate::model::DecoderConfig;
 use crate::pipeline::base_weights;
@@ -62,20 +62,24 @@ impl Own<'_> {
     fn adapter(&self) -> Finding {
         let look = || {
             let layout = self.layout()?;
-            self.checkpoint.adapter(&layout).map_err(|err| with_causes(&err))?;
-            let lora = self.checkpoint.lora();
-            let scale = lora.alpha / lora.rank as f64;
-            let rule = if self.checkpoint.is_rank_stabilized() { "√rank" } else { "rank" };
-            Ok(format!(
-                "{}: rank {}, scale {scale:.4} (alpha / {rule}), on {}; {} parameters, {} numbers",
-                name(&self.checkpoint.adapter_file()),
-                lora.rank,
-                lora.targets.join(", "),
-                layout.params().len(),
-                layout.grad_dim(),
-            ))
+            let adapter = self.checkpoint.adapter(&layout);
+            adapter.and_then(|_| self.checkpoint.n_params(&layout)).map_err(|err| with_causes(&err))
         };
-        Finding::new(self.subject("adapter"), look())
+        let result = look().map(|n_params| self.shape(n_params));
+        Finding::new(self.subject("adapter"), result)
+    }
+
+    /// The adapter in words.
+    fn shape(&self, n_params: usize) -> String {
+        let lora = self.checkpoint.lora();
+        let scale = lora.alpha / lora.rank as f64;
+        let rule = if self.checkpoint.is_rank_stabilized() { "√rank" } else { "rank" };
+        format!(
+            "{}: rank {}, scale {scale:.4} (alpha / {rule}), {n_params} parameters on {}",
+            name(&self.checkpoint.adapter_file()),
+            lora.rank,
+            lora.targets.join(", "),
+        )
     }
 
     /// What it says it was trained on need not be where gradients are taken.
@@ -93,7 +97,7 @@ impl Own<'_> {
         let names = self.checkpoint.base_weights().unwrap_or_default();
         let same = base_weights::check(&self.context.config, self.model, self.checkpoint)
             .map(|()| format!("{} were saved along and are the model's own", names.join(", ")))
-            .map_err(|err| with_causes(&err));
+            .map_err(|err| CliError::from(err).with_hint());
         (!names.is_empty()).then(|| Finding::new(self.subject("base weights"), same))
     }
 
