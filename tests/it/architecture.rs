@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The code map, top to bottom: a module may use those below it.
-const CODE_MAP: [&str; 22] = [
+const CODE_MAP: [&str; 23] = [
     "cli",
     "pipeline",
     "config",
@@ -19,6 +19,7 @@ const CODE_MAP: [&str; 22] = [
     "projection",
     "run_dir",
     "store",
+    "torch_file",
     "tensor_file",
     "progress",
     "stage",
