@@ -4,10 +4,11 @@
     scripts/goldens/trainers.py
 
 TRL trains the tiny model twice: with AdamW, whose state is kept as the Trainer writes it
-(optimizer.pt) and as FSDP does (optimizer.bin), and with bitsandbytes' 8-bit AdamW. What
-is committed is what the program reads of them, the moments that the 8-bit state stands
-for, and exact scores at the first training's checkpoints. Needs, beyond
-scripts/requirements.txt, the packages of VERSIONS.
+(optimizer.pt), as FSDP does (optimizer.bin) and in LoRA+'s groups, and with bitsandbytes'
+8-bit AdamW. What is committed is what the program reads of them, the moments that the
+8-bit state stands for, and exact scores at the first training's checkpoints. Needs,
+beyond scripts/requirements.txt, the packages of VERSIONS. All but legacy.pt, which holds
+an address, come out the same every time.
 """
 
 import collections
@@ -26,6 +27,7 @@ from accelerate.utils.fsdp_utils import save_fsdp_optimizer
 from bitsandbytes.functional import dequantize_blockwise
 from datasets import Dataset
 from peft import LoraConfig, PeftModel
+from peft.optimizers import create_loraplus_optimizer
 from safetensors.torch import save_file
 from transformers import AutoTokenizer, LlamaForCausalLM, Trainer, TrainerState
 from trl import SFTConfig, SFTTrainer
@@ -107,12 +109,25 @@ def save_as_fsdp(trainer, path):
     assert path.exists()
 
 
+def save_as_lora_plus(trainer, path):
+    """The same state in the groups of LoRA+."""
+    constants = dict(lr=0.02, betas=(RULE["beta1"], RULE["beta2"]), eps=RULE["epsilon"])
+    optimizer = create_loraplus_optimizer(
+        trainer.model, torch.optim.AdamW, loraplus_lr_ratio=4.0, **constants
+    )
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            optimizer.state[p] = trainer.optimizer.state[p]
+    torch.save(optimizer.state_dict(), path)
+
+
 def adamw(pool, scratch):
     trainer = train(scratch / "adamw", pool, rank=2)
     keep(scratch / "adamw", TRAINERS / "sft", KEPT[:2])
     for step in [3, 6]:
         keep(scratch / "adamw" / f"checkpoint-{step}", TRAINERS / "sft" / f"checkpoint-{step}", KEPT)
     save_as_fsdp(trainer, TRAINERS / "optimizer.bin")
+    save_as_lora_plus(trainer, TRAINERS / "optimizer-lora-plus.pt")
     # As somebody saves it who does not know how peft does.
     adapter = {n: p for n, p in trainer.model.state_dict().items() if "lora_" in n}
     torch.save(adapter, TRAINERS / "adapter_model.bin")

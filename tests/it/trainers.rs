@@ -116,6 +116,16 @@ fn a_state_by_number_and_one_by_name_hold_the_same_moments() {
 }
 
 #[test]
+fn the_groups_of_lora_plus_hold_the_same_moments() {
+    let desk = Desk::new();
+    let checkpoint = desk.open();
+    let layout = layout(&checkpoint);
+    let expected = checkpoint.moments(&layout).unwrap();
+    fs_err::copy(fixture("trainers/optimizer-lora-plus.pt"), desk.path("optimizer.pt")).unwrap();
+    assert_eq!(checkpoint.moments(&layout).unwrap(), expected);
+}
+
+#[test]
 fn moments_of_eight_bits_are_those_that_bitsandbytes_computes_with() {
     let checkpoint = Checkpoint::open(&fixture("trainers/8bit/checkpoint-3")).unwrap();
     let layout = layout(&checkpoint);

@@ -8,7 +8,8 @@
 //! A parameter is its number over all groups (PyTorch), or its name (FSDP, and
 //! `torch.distributed.checkpoint`). The Trainer makes two groups, parameters
 //! with weight decay and those without, and in each has them in the order of
-//! the model. Every parameter of an adapter is in the first.
+//! the model. Every parameter of an adapter is in the first. LoRA+ (Hayou et
+//! al., 2024) makes one of all A and one of all B, for B's larger rate.
 
 use std::collections::BTreeMap;
 
@@ -112,15 +113,19 @@ fn numbered<'a>(
     params: &[&Param],
     config: &AdapterConfig,
 ) -> Result<BTreeMap<String, Node<'a>>, CheckpointErrorKind> {
-    let numbers: Vec<i64> =
-        groups.iter().flat_map(|group| params_of(*group)).filter_map(Node::integer).collect();
+    let groups: Vec<Vec<i64>> = groups
+        .iter()
+        .map(|group| params_of(*group).filter_map(Node::integer).collect())
+        .filter(|numbers: &Vec<i64>| !numbers.is_empty())
+        .collect();
+    let names = trained(params, config, &groups);
     let by_number: BTreeMap<i64, Node<'_>> = states
         .entries()
         .into_iter()
         .flatten()
         .filter_map(|(key, state)| Some((key.integer()?, state)))
         .collect();
-    let names = trained(params, config);
+    let numbers = groups.concat();
     if numbers.len() != names.len() {
         let (found, expected) = (numbers.len(), names.len());
         return Err(OptimizerError::Count { found, expected }.into());
@@ -129,15 +134,22 @@ fn numbered<'a>(
     Ok(named.filter_map(|(number, name)| Some((name, *by_number.get(number)?))).collect())
 }
 
-/// Names of what was trained in the order of the model: embeddings and the
-/// output projection too, where they were trained whole.
-fn trained(params: &[&Param], config: &AdapterConfig) -> Vec<String> {
+/// Names of what was trained, in the order of the groups that are not empty:
+/// embeddings and the output projection too, where they were trained whole.
+fn trained(params: &[&Param], config: &AdapterConfig, groups: &[Vec<i64>]) -> Vec<String> {
+    let names = params.iter().map(|param| param.name.clone());
+    if let [a, b] = groups
+        && a.len() == b.len()
+        && config.modules_to_save.is_empty()
+    {
+        let (a, b): (Vec<_>, Vec<_>) = names.partition(|name| name.ends_with(".lora_A.weight"));
+        return [a, b].concat();
+    }
     let whole = |module: &str| {
         let is_saved = config.modules_to_save.iter().any(|saved| saved == module);
         is_saved.then(|| module.to_owned())
     };
-    let adapter = params.iter().map(|param| param.name.clone());
-    whole("embed_tokens").into_iter().chain(adapter).chain(whole("lm_head")).collect()
+    whole("embed_tokens").into_iter().chain(names).chain(whole("lm_head")).collect()
 }
 
 /// The steps that a parameter took.
