@@ -8,6 +8,7 @@ use std::process::ExitCode as Exit;
 use std::sync::{Mutex, PoisonError};
 
 use super::exit_code::{ExitCode, HasExitCode};
+use crate::checkpoint::{CheckpointError, CheckpointErrorKind};
 use crate::config::ConfigError;
 use crate::pipeline::PipelineError;
 use crate::pipeline::lock::LockError;
@@ -133,6 +134,13 @@ impl CliError {
             PipelineError::Worker(WorkerError::Died { .. }) => {
                 "if the system ran out of memory, lower --batch-tokens; the same command continues \
                  where this one ended"
+            }
+            PipelineError::Checkpoint(CheckpointError {
+                kind: CheckpointErrorKind::Unsupported { .. },
+                ..
+            }) => {
+                "gradients are taken of a plain LoRA, one rank and scale for all of its modules: \
+                 train one so, or leave out --checkpoints for a warm-up of less-select's own"
             }
             PipelineError::OtherWeight { .. } => {
                 "gradients are taken at the model's own weights: give a --model that was saved with \

@@ -91,6 +91,20 @@ fn an_adapter_on_modules_of_another_family_is_refused() {
 }
 
 #[test]
+fn an_adapter_that_is_no_plain_lora_is_refused_with_the_way_out() {
+    let desk = Desk::with_checkpoints();
+    edit_json(&desk.path("trained/epoch-2/adapter_config.json"), |config| {
+        config.insert("use_dora".to_owned(), true.into());
+    });
+    insta::assert_snapshot!(desk.refuses_the_checkpoints(), @r"
+    error: the checkpoints cannot be used
+      caused by: checkpoint `trained/epoch-2/adapter_config.json`
+      caused by: `use_dora` = true is not supported
+    hint: gradients are taken of a plain LoRA, one rank and scale for all of its modules: train one so, or leave out --checkpoints for a warm-up of less-select's own
+    ");
+}
+
+#[test]
 fn embeddings_saved_with_an_adapter_must_be_the_models() {
     let desk = Desk::with_checkpoints();
     let model = TensorFile::open(&desk.path("model/model.safetensors")).unwrap();
