@@ -299,9 +299,14 @@ fn doctor_says_what_keeps_a_checkpoint_from_use_and_what_does_not() {
     ");
     let plain = said(&["--gradient", "sgd"], 0);
     insta::assert_snapshot!(plain.lines().nth(2).unwrap(), @"note  [NAME] optimizer  not used by plain gradients: checkpoint `[DIR]`: no optimizer state (optimizer.safetensors, optimizer.pt or optimizer.bin); only gradients of kind `sgd` do without");
+    desk.configure(|config| drop(config.insert("use_dora".to_owned(), true.into())));
+    insta::assert_snapshot!(said(&[], 1), @r"
+    ok    model       `tiny-llama`
+    FAIL  checkpoints the checkpoints cannot be used: checkpoint `[DIR]/adapter_config.json`: `use_dora` = true is not supported; gradients are taken of a plain LoRA, one rank and scale for all of its modules: train one so, or leave out --checkpoints for a warm-up of less-select's own
+    ");
     desk.remove("adapter_config.json");
     insta::assert_snapshot!(said(&[], 1), @r"
     ok    model       `tiny-llama`
-    FAIL  checkpoints checkpoint `[DIR]`: no checkpoint in it (folders `NAME-1`, `NAME-2`, … with an adapter_config.json)
+    FAIL  checkpoints the checkpoints cannot be used: checkpoint `[DIR]`: no checkpoint in it (folders `NAME-1`, `NAME-2`, … with an adapter_config.json)
     ");
 }

@@ -8,13 +8,13 @@ use crate::checkpoint::{Checkpoint, CheckpointError, OptimizerState, checkpoints
 use crate::cli::exit::{CliError, with_causes};
 use crate::gradient::layout::ParamLayout;
 use crate::model::DecoderConfig;
-use crate::pipeline::base_weights;
+use crate::pipeline::{PipelineError, base_weights};
 
 /// Checks the checkpoints in `dir` against the model and the kinds of gradient
 /// of the settings.
 pub(in crate::cli) fn doctor_of_checkpoints(context: &Context<'_>, dir: &Path) -> Answer {
     let model = DecoderConfig::read(&context.config.model).map_err(|err| with_causes(&err));
-    let found = checkpoints_in(dir).map_err(|err| with_causes(&err));
+    let found = checkpoints_in(dir).map_err(|err| with_hint(err.into()));
     let (model, checkpoints) = match (model, found) {
         (Ok(model), Ok(checkpoints)) => (model, checkpoints),
         (model, found) => {
@@ -97,7 +97,7 @@ impl Own<'_> {
         let names = self.checkpoint.base_weights().unwrap_or_default();
         let same = base_weights::check(&self.context.config, self.model, self.checkpoint)
             .map(|()| format!("{} were saved along and are the model's own", names.join(", ")))
-            .map_err(|err| CliError::from(err).with_hint());
+            .map_err(with_hint);
         (!names.is_empty()).then(|| Finding::new(self.subject("base weights"), same))
     }
 
@@ -120,9 +120,16 @@ impl Own<'_> {
             let why = "no learning rate in trainer_state.json: it counts like the others";
             return Finding::note(subject, format!("{why}, {share:.0} % of the score"));
         };
+        if self.share.is_nan() {
+            return Finding::new(subject, Err("the rates of all checkpoints are zero".to_owned()));
+        }
         let words = format!("step {step}, learning rate {rate:.3e}: {share:.0} % of the score");
         Finding::new(subject, Ok(words))
     }
+}
+
+fn with_hint(err: PipelineError) -> String {
+    CliError::from(err).with_hint()
 }
 
 fn told(state: &OptimizerState) -> String {
