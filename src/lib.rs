@@ -46,4 +46,5 @@ pub mod selection;
 pub mod stage;
 pub mod store;
 pub mod tensor_file;
+pub mod torch_file;
 pub mod warmup;

@@ -43,9 +43,9 @@ pub enum MergeError {
     /// The adapter sits on modules that the model lacks.
     #[error(transparent)]
     Lora(#[from] LoraError),
-    /// A model of another layout.
-    #[error("`{}` is a GGUF file; merge into the model it was made from", .0.display())]
-    Gguf(PathBuf),
+    /// Weights in another layout.
+    #[error("`{}` is no safetensors file; only such are merged into", .0.display())]
+    Layout(PathBuf),
     /// There is something in the place of the new folder.
     #[error("`{}` is there already; name a folder that is not", .0.display())]
     Exists(PathBuf),
@@ -95,7 +95,7 @@ pub fn merge(model_dir: &Path, checkpoint_dir: &Path, out: &Path) -> Result<Merg
     let mut merged = Merged { path: out.to_owned(), n_merged: 0, n_tensors: 0 };
     for file in weights.files() {
         let WeightFile::Safetensors(file) = file else {
-            return Err(MergeError::Gguf(file.path().to_owned()));
+            return Err(MergeError::Layout(file.path().to_owned()));
         };
         let tensors = merged_tensors(file, &config, &adapter);
         merged.n_tensors += tensors.len();

@@ -79,10 +79,16 @@ impl TensorFile {
 
 /// A tensor's values as f32, or `None` if they are no f32, f16 or bf16.
 pub fn to_f32(tensor: &TensorView<'_>) -> Option<Vec<f32>> {
-    let (pairs, _) = tensor.data().as_chunks::<2>();
-    match tensor.dtype() {
+    floats(tensor.dtype(), tensor.data())
+}
+
+/// The little-endian values in `bytes` as f32, or `None` if they are no f32,
+/// f16 or bf16.
+pub(crate) fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
+    let (pairs, _) = bytes.as_chunks::<2>();
+    match dtype {
         Dtype::F32 => {
-            let (quads, _) = tensor.data().as_chunks::<4>();
+            let (quads, _) = bytes.as_chunks::<4>();
             Some(quads.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
         }
         Dtype::F16 => Some(pairs.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect()),

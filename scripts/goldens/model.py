@@ -129,9 +129,9 @@ def gradient(model, example):
     return torch.cat([g.flatten() for g in found]), loss.item()
 
 
-def gamma(kind, g, m, v, step):
+def gamma(kind, g, m, v, step, rule=RULE):
     """The formulas of the `--gradient` setting; m and v as after step number `step`."""
-    b1, b2, eps = RULE["beta1"], RULE["beta2"], RULE["epsilon"]
+    b1, b2, eps = rule["beta1"], rule["beta2"], rule["epsilon"]
     if kind == "adam":
         m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
         m, v = m / (1 - b1 ** (step + 1)), v / (1 - b2 ** (step + 1))
@@ -221,6 +221,8 @@ def write_fixtures(pool):
     shutil.rmtree(FIXTURES / "tiny-checkpoints", ignore_errors=True)
     tiny_model().save_pretrained(FIXTURES / "tiny-llama")
     biased_model().save_pretrained(FIXTURES / "tiny-llama-biased", max_shard_size="16KB")
+    (FIXTURES / "torch-files").mkdir(exist_ok=True)
+    torch.save(biased_model().state_dict(), FIXTURES / "torch-files" / "pytorch_model.bin")
     for name in ["tiny-llama", "tiny-llama-biased"]:
         (FIXTURES / name / "generation_config.json").unlink(missing_ok=True)
     base = LlamaForCausalLM.from_pretrained(FIXTURES / "tiny-llama", dtype=torch.float32)
@@ -293,10 +295,9 @@ def adamw_goldens():
     }
 
 
-def score_goldens(pool, target):
-    """Exact LESS scores over both checkpoints, without a projection."""
+def score_goldens(pool, target, checkpoints, rule=RULE):
+    """Exact LESS scores over the checkpoints, without a projection."""
     subtasks = sorted({example["subtask"] for example in target})
-    checkpoints = [checkpoint(FIXTURES / "tiny-checkpoints" / f"epoch-{n}") for n in [1, 2]]
     rates = [rate for *_, rate in checkpoints]
     sides = []
     for model, *_ in checkpoints:
@@ -306,7 +307,7 @@ def score_goldens(pool, target):
         for name, join in [("mean-of-cosines", mean_of_cosines), ("cosine-of-mean", cosine_of_mean)]:
             scores = torch.zeros(len(pool), len(subtasks), dtype=torch.float64)
             for (_, m, v, step, rate), (g_pool, g_target) in zip(checkpoints, sides):
-                directions = gamma(kind, g_pool, m.double(), v.double(), step)
+                directions = gamma(kind, g_pool, m.double(), v.double(), step, rule)
                 for column, subtask in enumerate(subtasks):
                     own = [row for row, e in enumerate(target) if e["subtask"] == subtask]
                     scores[:, column] += rate / sum(rates) * join(directions, g_target[own])
@@ -336,7 +337,8 @@ def tiny():
     facts |= {"versions": versions(), "schedule": schedule_goldens(), "adamw": adamw_goldens()}
     write_json(GOLDENS / "model.json", facts, indent=None)
     write_json(GOLDENS / "examples.json", {"pool": pool, "target": target}, indent=None)
-    scores = score_goldens(pool, target)
+    checkpoints = [checkpoint(FIXTURES / "tiny-checkpoints" / f"epoch-{n}") for n in [1, 2]]
+    scores = score_goldens(pool, target, checkpoints)
     write_json(GOLDENS / "scores.json", {"versions": versions(), **scores}, indent=None)
 
 

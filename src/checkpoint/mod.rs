@@ -10,22 +10,33 @@
 //!   trainer_state.json          as the Trainer writes it
 //! ```
 //!
+//! That is what our warm-up writes. A folder of a trainer is read as it is: its
+//! `checkpoint-N`, adapters in `adapter_model.bin`, the optimizer's state in
+//! `optimizer.pt` or `optimizer.bin`, by number or by name, in f32 or 8 bits.
+//! Without a log every checkpoint counts alike.
+//!
 //! Nothing here needs libtorch.
 
 mod adapter;
+mod adapter_config;
+mod error;
 mod optimizer;
+mod params;
+mod peft_name;
 mod trainer_state;
 
 use std::path::{Path, PathBuf};
 
+use adapter::AdapterFile;
+use adapter_config::AdapterConfig;
+pub use error::{CheckpointError, CheckpointErrorKind};
 use fs_err as fs;
-use safetensors::Dtype;
+pub use optimizer::{OptimizerError, OptimizerState};
 use serde::{Deserialize, Serialize};
+pub use trainer_state::{LogEntry, TrainerState};
 
 use crate::gradient::direction::Moments;
 use crate::gradient::layout::ParamLayout;
-use crate::tensor_file::{TensorFile, TensorFileError};
-pub use trainer_state::{LogEntry, TrainerState};
 
 /// The adapter's shape: the `lora-*` settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -41,95 +52,18 @@ pub struct LoraSettings {
     pub targets: Vec<String>,
 }
 
-/// Why a checkpoint cannot be read or written.
-#[derive(Debug, thiserror::Error)]
-#[error("checkpoint `{}`", path.display())]
-pub struct CheckpointError {
-    /// The file or folder at fault.
-    pub path: PathBuf,
-    /// What is wrong with it.
-    #[source]
-    pub kind: CheckpointErrorKind,
-}
-
-/// What is wrong with a checkpoint.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CheckpointErrorKind {
-    /// A file cannot be read or written.
-    #[error(transparent)]
-    Io(#[from] std::io::Error),
-    /// A file of tensors cannot be read or is damaged.
-    #[error(transparent)]
-    File(#[from] TensorFileError),
-    /// A JSON file is not what it should be.
-    #[error("damaged JSON")]
-    Json(#[from] serde_json::Error),
-    /// No folder in it holds an adapter.
-    #[error("no checkpoint in it (folders `NAME-1`, `NAME-2`, … with an adapter_config.json)")]
-    NoCheckpoints,
-    /// An adapter of a kind that the decoder does not compute.
-    #[error("`{key}` = {value} is not supported")]
-    Unsupported {
-        /// The setting of `peft`.
-        key: &'static str,
-        /// Its value.
-        value: String,
-    },
-    /// A parameter of the model's adapter is absent.
-    #[error("parameter `{0}` is missing: an adapter for another model?")]
-    Missing(String),
-    /// A parameter that the model's adapter does not have.
-    #[error("parameter `{0}` has no place on the model: an adapter for another model?")]
-    Extra(String),
-    /// A parameter of another shape than the model's.
-    #[error("parameter `{name}` has shape {found:?}, the model has {expected:?}")]
-    Shape {
-        /// The parameter.
-        name: String,
-        /// Its shape in the file.
-        found: Vec<usize>,
-        /// Its shape on the model.
-        expected: Vec<usize>,
-    },
-    /// A parameter of a dtype that is no floating point.
-    #[error("parameter `{name}` has dtype {dtype}, expected F32, F16 or BF16")]
-    Dtype {
-        /// The parameter.
-        name: String,
-        /// Its dtype.
-        dtype: Dtype,
-    },
-    /// An infinity or NaN among a parameter's values.
-    #[error("parameter `{0}` has values that are not finite")]
-    NotFinite(String),
-    /// An adapter of another shape than the first checkpoint's.
-    #[error(
-        "its adapter ({own}) is not like that of `{first}` ({expected}): checkpoints of one \
-         training are alike"
-    )]
-    OtherAdapter {
-        /// Its shape in words.
-        own: String,
-        /// The first checkpoint.
-        first: String,
-        /// Its adapter's shape.
-        expected: String,
-    },
-    /// The optimizer's file is not there.
-    #[error("missing; only gradients of kind `sgd` do without the optimizer's moments")]
-    NoMoments,
-    /// The optimizer's file does not tell its constants.
-    #[error("metadata `adam` with beta1, beta2, epsilon and step is missing or damaged")]
-    NoRule,
-    /// The log has no learning rate for the checkpoint's epoch.
-    #[error("no learning rate in the log of its last epoch")]
-    NoLearningRate,
-}
-
 /// An adapter's shape in one line.
 fn told(lora: &LoraSettings) -> String {
     format!("rank {}, alpha {}, on {}", lora.rank, lora.alpha, lora.targets.join(", "))
+}
+
+/// A weight of the base model that was saved with an adapter.
+#[derive(Clone, Debug, PartialEq)]
+pub struct BaseWeight {
+    /// Its sizes.
+    pub shape: Vec<usize>,
+    /// Row-major.
+    pub values: Vec<f32>,
 }
 
 /// A checkpoint on disk. Its small files are read, its tensors wait.
@@ -137,10 +71,9 @@ fn told(lora: &LoraSettings) -> String {
 pub struct Checkpoint {
     dir: PathBuf,
     label: String,
-    lora: LoraSettings,
-    learning_rate: f64,
-    step: u64,
-    loss: Option<f64>,
+    config: AdapterConfig,
+    /// `None` without a log: nobody kept one.
+    state: Option<TrainerState>,
 }
 
 impl Checkpoint {
@@ -148,20 +81,18 @@ impl Checkpoint {
     ///
     /// # Errors
     ///
-    /// If `adapter_config.json` or `trainer_state.json` is missing or damaged,
-    /// or the adapter is of a kind that the decoder does not compute.
+    /// If `adapter_config.json` is missing or damaged or `trainer_state.json`
+    /// is damaged, or the adapter is of a kind that the decoder does not
+    /// compute.
     pub fn open(dir: &Path) -> Result<Self, CheckpointError> {
-        let lora = adapter::read_config(dir)?;
-        let state = trainer_state_of(dir)?;
-        let path = dir.join(trainer_state::FILE);
-        let fail = |kind| CheckpointError { path: path.clone(), kind };
-        let no_rate = || fail(CheckpointErrorKind::NoLearningRate);
-        let learning_rate = state.learning_rate().ok_or_else(no_rate)?;
-        let (step, loss) = (state.global_step, state.loss());
+        let config = adapter_config::read(dir)?;
+        let has_log = dir.join(trainer_state::FILE).exists();
+        let state = has_log.then(|| trainer_state_of(dir)).transpose()?;
         // Resolved, for `.` and `..` are no names for a store.
-        let resolved = fs::canonicalize(dir).map_err(|err| fail(err.into()))?;
+        let resolved = fs::canonicalize(dir)
+            .map_err(|err| CheckpointError { path: dir.to_owned(), kind: err.into() })?;
         let label = resolved.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(Self { dir: dir.to_owned(), label, lora, learning_rate, step, loss })
+        Ok(Self { dir: dir.to_owned(), label, config, state })
     }
 
     /// Fails unless the adapter computes the same function of its weights as
@@ -172,15 +103,25 @@ impl Checkpoint {
             targets.sort_unstable();
             (lora.rank, lora.alpha, targets)
         };
-        if update(&self.lora) == update(&first.lora) {
+        if update(self.lora()) != update(first.lora()) {
+            let kind = CheckpointErrorKind::OtherAdapter {
+                own: told(self.lora()),
+                first: first.label.clone(),
+                expected: told(first.lora()),
+            };
+            return Err(CheckpointError { path: self.dir.clone(), kind });
+        }
+        Ok(())
+    }
+
+    /// Fails if this one has no learning rate and another of `all` does.
+    fn check_rate(&self, all: &[Self]) -> Result<(), CheckpointError> {
+        let has_rate = |checkpoint: &Self| checkpoint.logged_learning_rate().is_some();
+        if has_rate(self) || !all.iter().any(has_rate) {
             return Ok(());
         }
-        let kind = CheckpointErrorKind::OtherAdapter {
-            own: told(&self.lora),
-            first: first.label.clone(),
-            expected: told(&first.lora),
-        };
-        Err(CheckpointError { path: self.dir.clone(), kind })
+        let path = self.dir.join(trainer_state::FILE);
+        Err(CheckpointError { path, kind: CheckpointErrorKind::NoLearningRate })
     }
 
     /// The folder's name, such as `epoch-1`.
@@ -193,37 +134,61 @@ impl Checkpoint {
         &self.dir
     }
 
-    /// The adapter's shape.
+    /// The adapter's shape. Its alpha is the one under which alpha / rank is
+    /// the scale, also where the training divided by the rank's root (rslora).
     pub fn lora(&self) -> &LoraSettings {
-        &self.lora
+        &self.config.lora
     }
 
-    /// η: the mean learning rate of the epoch that ended with this checkpoint.
+    /// Whether the training divided alpha by the rank's root.
+    pub fn is_rank_stabilized(&self) -> bool {
+        self.config.is_rank_stabilized
+    }
+
+    /// What the adapter was trained on, a folder or a name, if it is told.
+    /// Nothing follows from it: it may be the path of another machine.
+    pub fn base_model(&self) -> Option<&str> {
+        self.config.base_model.as_deref()
+    }
+
+    /// η: the mean learning rate of the epoch that ended with this checkpoint;
+    /// 1 without a log.
     pub fn learning_rate(&self) -> f64 {
-        self.learning_rate
+        self.logged_learning_rate().unwrap_or(1.0)
     }
 
-    /// Optimizer steps taken.
+    /// The same; `None` without a log.
+    pub fn logged_learning_rate(&self) -> Option<f64> {
+        self.state.as_ref()?.learning_rate()
+    }
+
+    /// Optimizer steps taken, 0 without a log.
     pub fn step(&self) -> u64 {
-        self.step
+        self.state.as_ref().map_or(0, |state| state.global_step)
     }
 
     /// Mean training loss of that epoch's logged steps, in nats a token.
     pub fn loss(&self) -> Option<f64> {
-        self.loss
+        self.state.as_ref()?.loss()
     }
 
-    /// The files in the folder, in order of name.
-    ///
-    /// # Errors
-    ///
-    /// If the folder cannot be read.
-    pub fn files(&self) -> std::io::Result<Vec<PathBuf>> {
-        let entries = fs::read_dir(&self.dir)?.map(|entry| entry.map(|entry| entry.path()));
-        let mut files = entries.collect::<std::io::Result<Vec<_>>>()?;
-        files.retain(|path| path.is_file());
+    /// The file of the adapter's weights.
+    pub fn adapter_file(&self) -> PathBuf {
+        adapter::path_in(&self.dir)
+    }
+
+    /// The files that are read, in order of name. A trainer leaves more.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let config = self.dir.join(adapter_config::FILE);
+        let log = self.dir.join(trainer_state::FILE);
+        let optimizer = optimizer::path_in(&self.dir);
+        let mut files = [Some(config), Some(self.adapter_file()), optimizer, Some(log)]
+            .into_iter()
+            .flatten()
+            .filter(|path| path.is_file())
+            .collect::<Vec<_>>();
         files.sort();
-        Ok(files)
+        files
     }
 
     /// The adapter's weights, f32 `[grad_dim]` in the order of `layout`.
@@ -233,22 +198,66 @@ impl Checkpoint {
     /// If the file is damaged or made for another model: the error names the
     /// first parameter that does not fit.
     pub fn adapter(&self, layout: &ParamLayout) -> Result<Vec<f32>, CheckpointError> {
-        adapter::read(&self.dir, layout)
+        let adapted = adapter::adapted(&self.dir, &self.config)?;
+        AdapterFile::open(&self.dir)?.weights(layout, &adapted)
+    }
+
+    /// How many parameters of `layout` the adapter has; those of other layers or
+    /// modules are zero.
+    ///
+    /// # Errors
+    ///
+    /// If the adapter's file is damaged.
+    pub fn n_params(&self, layout: &ParamLayout) -> Result<usize, CheckpointError> {
+        let adapted = adapter::adapted(&self.dir, &self.config)?;
+        Ok(adapted.n_params(layout))
+    }
+
+    /// Weights of the base model that were saved with the adapter, by the base
+    /// model's names, such as `model.embed_tokens.weight`: embeddings of another
+    /// size, or modules that were trained whole.
+    ///
+    /// # Errors
+    ///
+    /// If the adapter's file is damaged.
+    pub fn base_weights(&self) -> Result<Vec<String>, CheckpointError> {
+        Ok(AdapterFile::open(&self.dir)?.base_weights())
+    }
+
+    /// One of them; `None` if there is none of that name, or it is no floating
+    /// point.
+    ///
+    /// # Errors
+    ///
+    /// If the adapter's file is damaged.
+    pub fn base_weight(&self, name: &str) -> Result<Option<BaseWeight>, CheckpointError> {
+        Ok(AdapterFile::open(&self.dir)?.base_weight(name))
     }
 
     /// Adam's moments and constants, in the order of `layout`.
     ///
     /// # Errors
     ///
-    /// As [`adapter`](Self::adapter), or if the constants are not told.
+    /// As [`optimizer`](Self::optimizer).
     pub fn moments(&self, layout: &ParamLayout) -> Result<Moments, CheckpointError> {
-        optimizer::read(&self.dir, layout)
+        Ok(self.optimizer(layout)?.moments)
+    }
+
+    /// The optimizer's state, in the order of `layout`, and where it is from.
+    ///
+    /// # Errors
+    ///
+    /// As [`adapter`](Self::adapter), or if there is no state, it is in pieces,
+    /// or none of Adam.
+    pub fn optimizer(&self, layout: &ParamLayout) -> Result<OptimizerState, CheckpointError> {
+        let adapted = adapter::adapted(&self.dir, &self.config)?;
+        optimizer::read(&self.dir, &self.config, layout, &adapted)
     }
 }
 
 /// Whether the folder `dir` is a checkpoint.
 pub fn is_checkpoint(dir: &Path) -> bool {
-    adapter::is_in(dir)
+    dir.join(adapter_config::FILE).is_file()
 }
 
 /// The number of the checkpoint in the folder `dir`, by which it stands among
@@ -257,22 +266,20 @@ pub fn number_of(dir: &Path) -> Option<u64> {
     let name = dir.file_name()?.to_string_lossy();
     let (_, number) = name.rsplit_once('-')?;
     let number = number.parse().ok()?;
-    (!name.starts_with('.') && adapter::is_in(dir)).then_some(number)
+    (!name.starts_with('.') && is_checkpoint(dir)).then_some(number)
 }
 
 /// The checkpoints in `dir`, by the number at the end of their names: what the
-/// warm-up wrote (`epoch-N`), or the Trainer (`checkpoint-N`). A folder that
-/// itself is a checkpoint is the only one.
+/// warm-up wrote (`epoch-N`), or the Trainer (`checkpoint-N`). A folder without
+/// such that itself is a checkpoint is the only one; a trainer leaves its last
+/// adapter beside its checkpoints, too.
 ///
 /// # Errors
 ///
-/// If there is none, one cannot be opened, or two have adapters of different
-/// shapes.
+/// If there is none, one cannot be opened, two have adapters of different
+/// shapes, or only some have a learning rate.
 pub fn checkpoints_in(dir: &Path) -> Result<Vec<Checkpoint>, CheckpointError> {
     let fail = |kind| CheckpointError { path: dir.to_owned(), kind };
-    if adapter::is_in(dir) {
-        return Ok(vec![Checkpoint::open(dir)?]);
-    }
     let mut found = Vec::new();
     for entry in fs::read_dir(dir).map_err(|err| fail(err.into()))? {
         let path = entry.map_err(|err| fail(err.into()))?.path();
@@ -280,13 +287,19 @@ pub fn checkpoints_in(dir: &Path) -> Result<Vec<Checkpoint>, CheckpointError> {
             found.push((number, path));
         }
     }
+    if found.is_empty() && is_checkpoint(dir) {
+        return Ok(vec![Checkpoint::open(dir)?]);
+    }
     if found.is_empty() {
         return Err(fail(CheckpointErrorKind::NoCheckpoints));
     }
     found.sort();
     let found = found.into_iter().map(|(_, path)| Checkpoint::open(&path));
     let checkpoints = found.collect::<Result<Vec<_>, _>>()?;
-    checkpoints.iter().try_for_each(|checkpoint| checkpoint.check_like(&checkpoints[0]))?;
+    for checkpoint in &checkpoints {
+        checkpoint.check_like(&checkpoints[0])?;
+        checkpoint.check_rate(&checkpoints)?;
+    }
     Ok(checkpoints)
 }
 
@@ -343,34 +356,6 @@ pub fn trainer_state_of(dir: &Path) -> Result<TrainerState, CheckpointError> {
 
 fn remove(dir: &Path) -> std::io::Result<()> {
     if dir.exists() { fs::remove_dir_all(dir) } else { Ok(()) }
-}
-
-/// The tensors `{prefix}{parameter}` of a file, one behind the other in the
-/// order of `layout`.
-fn read_params(
-    file: &TensorFile,
-    prefix: &str,
-    layout: &ParamLayout,
-) -> Result<Vec<f32>, CheckpointErrorKind> {
-    let mut values = Vec::with_capacity(layout.grad_dim());
-    for param in layout.params() {
-        let name = format!("{prefix}{}", param.name);
-        let Some(tensor) = file.tensor(&name) else {
-            return Err(CheckpointErrorKind::Missing(name));
-        };
-        if tensor.shape() != param.shape {
-            let (found, expected) = (tensor.shape().to_vec(), param.shape.clone());
-            return Err(CheckpointErrorKind::Shape { name, found, expected });
-        }
-        let Some(own) = crate::tensor_file::to_f32(&tensor) else {
-            return Err(CheckpointErrorKind::Dtype { name, dtype: tensor.dtype() });
-        };
-        if own.iter().any(|value| !value.is_finite()) {
-            return Err(CheckpointErrorKind::NotFinite(name));
-        }
-        values.extend(own);
-    }
-    Ok(values)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::gradient::direction::AdamRule;
+use crate::tensor_file::TensorFile;
 
 fn fixture(label: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tiny-checkpoints").join(label)
@@ -145,6 +146,19 @@ fn checkpoints_are_in_the_order_of_their_numbers() {
 }
 
 #[test]
+fn a_log_with_numbers_that_are_none_is_read() {
+    let root = tempfile::tempdir().unwrap();
+    let path = root.path().join("trainer_state.json");
+    let log = r#"{"epoch": 1.0, "global_step": 2, "note": "a \" and NaN", "log_history": [
+        {"epoch": 0.5, "step": 1, "learning_rate": 0.5, "loss": NaN, "grad_norm": -Infinity},
+        {"epoch": 1.0, "step": 2, "learning_rate": 0.25, "loss": 3.0, "grad_norm": Infinity}]}"#;
+    fs::write(&path, log).unwrap();
+    let state = trainer_state::read(&path).unwrap();
+    assert_eq!((state.learning_rate(), state.loss()), (Some(0.375), Some(3.0)));
+    assert_eq!(state.log_history[0].grad_norm, None);
+}
+
+#[test]
 fn an_adapter_for_another_model_is_named_by_parameter() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("epoch-2");
@@ -172,7 +186,7 @@ fn an_adapter_of_another_kind_is_refused() {
         fs::write(&path, config.to_string()).unwrap();
         Checkpoint::open(&dir).unwrap_err().kind.to_string()
     };
-    insta::assert_snapshot!(said("use_rslora", Value::Bool(true)), @"`use_rslora` = true is not supported");
+    insta::assert_snapshot!(said("use_dora", Value::Bool(true)), @"`use_dora` = true is not supported");
     insta::assert_snapshot!(said("peft_type", "IA3".into()), @r#"`peft_type` = "IA3" is not supported"#);
     insta::assert_snapshot!(said("rank_pattern", serde_json::json!({"q_proj": 8})), @r#"`rank_pattern` = {"q_proj":8} is not supported"#);
 }

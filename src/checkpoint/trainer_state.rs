@@ -45,9 +45,11 @@ pub struct LogEntry {
 }
 
 impl TrainerState {
-    /// Mean learning rate of the logged steps of the last epoch.
+    /// Mean learning rate of the logged steps of the last epoch; the last one
+    /// that was logged, if that epoch has none.
     pub fn learning_rate(&self) -> Option<f64> {
-        self.mean_of_last_epoch(|entry| entry.learning_rate)
+        let last = || self.log_history.iter().rev().find_map(|entry| entry.learning_rate);
+        self.mean_of_last_epoch(|entry| entry.learning_rate).or_else(last)
     }
 
     /// Mean loss of the logged steps of the last epoch, in nats a token.
@@ -63,7 +65,27 @@ impl TrainerState {
 }
 
 pub(super) fn read(path: &Path) -> Result<TrainerState, CheckpointErrorKind> {
-    Ok(serde_json::from_str(&fs_err::read_to_string(path)?)?)
+    Ok(serde_json::from_str(&without_nan(&fs_err::read_to_string(path)?))?)
+}
+
+/// Python writes numbers that are none as JSON does not know them; here they
+/// are `null`, like what was not logged.
+fn without_nan(text: &str) -> String {
+    let (mut plain, mut rest) = (String::with_capacity(text.len()), text);
+    let (mut is_in_text, mut is_escaped) = (false, false);
+    while let Some(next) = rest.chars().next() {
+        let none = ["NaN", "-Infinity", "Infinity"].into_iter().find(|none| rest.starts_with(none));
+        if let Some(none) = none.filter(|_| !is_in_text) {
+            plain.push_str("null");
+            rest = &rest[none.len()..];
+            continue;
+        }
+        is_in_text ^= next == '"' && !is_escaped;
+        is_escaped = next == '\\' && !is_escaped;
+        plain.push(next);
+        rest = &rest[next.len_utf8()..];
+    }
+    plain
 }
 
 pub(super) fn write(dir: &Path, state: &TrainerState) -> Result<(), CheckpointErrorKind> {

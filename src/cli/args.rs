@@ -155,6 +155,10 @@ pub(super) enum Command {
     Config,
     /// Check the machine, libtorch, the model and the data; measure gradients
     Doctor {
+        /// Check only the checkpoints in this folder: what is there, and what would be used
+        #[arg(long, value_name = "DIR")]
+        checkpoint: Option<PathBuf>,
+
         /// Length of the rows whose gradients are timed
         #[arg(long, value_name = "N", default_value_t = 160)]
         #[arg(value_parser = clap::value_parser!(u32).range(2..=1 << 20))]

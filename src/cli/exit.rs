@@ -8,6 +8,7 @@ use std::process::ExitCode as Exit;
 use std::sync::{Mutex, PoisonError};
 
 use super::exit_code::{ExitCode, HasExitCode};
+use crate::checkpoint::{CheckpointError, CheckpointErrorKind};
 use crate::config::ConfigError;
 use crate::merge::MergeError;
 use crate::pipeline::PipelineError;
@@ -139,6 +140,17 @@ impl CliError {
                 "if the system ran out of memory, lower --batch-tokens; the same command continues \
                  where this one ended"
             }
+            PipelineError::Checkpoint(CheckpointError {
+                kind: CheckpointErrorKind::Unsupported { .. },
+                ..
+            }) => {
+                "gradients are taken of a plain LoRA, one rank and scale for all of its modules: \
+                 train one so, or leave out --checkpoints for a warm-up of less-select's own"
+            }
+            PipelineError::OtherWeight { .. } => {
+                "gradients are taken at the model's own weights: give a --model that was saved with \
+                 that one in it"
+            }
             PipelineError::Interrupted => "the same command continues where this one ended",
             err if err.exit_code() == ExitCode::Damaged as u8 => {
                 "`less-select fsck` names all that is damaged; with `--repair` it removes that, and \
@@ -147,6 +159,13 @@ impl CliError {
             _ => return None,
         };
         Some(hint.to_owned())
+    }
+
+    /// The message, its causes and a hint on one line, for lists of findings.
+    pub(super) fn with_hint(&self) -> String {
+        let mut words = vec![with_causes(self)];
+        words.extend(self.hint());
+        words.join("; ")
     }
 
     /// The message, its causes and a hint, a line each.

@@ -23,6 +23,7 @@ use crate::report::ReportError;
 use crate::selection::export::{ExportError, ExportErrorKind};
 use crate::store::{StoreError, StoreErrorKind};
 use crate::tensor_file::TensorFileError;
+use crate::torch_file::TorchFileError;
 
 /// An exit code and its meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +91,7 @@ impl HasExitCode for PipelineError {
             Self::Export(err) => err.exit_code(),
             Self::Report(ReportError::Page(_)) => ExitCode::Bug as u8,
             Self::Damaged { .. } => ExitCode::Damaged as u8,
-            Self::OtherModules { .. } => ExitCode::BadData as u8,
+            Self::OtherModules { .. } | Self::OtherWeight { .. } => ExitCode::BadData as u8,
             Self::Model(err) => err.exit_code(),
             Self::Weights(err) => err.exit_code(),
             Self::Off(_) | Self::Lora(_) => ExitCode::Usage as u8,
@@ -106,7 +107,7 @@ impl HasExitCode for MergeError {
             Self::Weights(err) => err.exit_code(),
             Self::Checkpoint(err) => err.exit_code(),
             Self::Lora(_) => ExitCode::BadData as u8,
-            Self::Exists(_) | Self::Gguf(_) => ExitCode::Usage as u8,
+            Self::Exists(_) | Self::Layout(_) => ExitCode::Usage as u8,
             Self::Io(err) => err.exit_code(),
             Self::Write { .. } => ExitCode::Io as u8,
         }
@@ -175,6 +176,20 @@ impl HasExitCode for TensorFileError {
     }
 }
 
+impl HasExitCode for TorchFileError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Io(err) => err.exit_code(),
+            Self::Legacy
+            | Self::Archive(_)
+            | Self::ByteOrder(_)
+            | Self::Pickle { .. }
+            | Self::Global(_)
+            | Self::Tensor { .. } => ExitCode::BadData as u8,
+        }
+    }
+}
+
 impl HasExitCode for ModelConfigError {
     fn exit_code(&self) -> u8 {
         match &self.kind {
@@ -199,11 +214,14 @@ impl HasExitCode for CheckpointError {
         match &self.kind {
             CheckpointErrorKind::Io(err) => err.exit_code(),
             CheckpointErrorKind::File(err) => err.exit_code(),
+            CheckpointErrorKind::Torch(err) => err.exit_code(),
             CheckpointErrorKind::Json(_)
             | CheckpointErrorKind::NoCheckpoints
             | CheckpointErrorKind::Unsupported { .. }
             | CheckpointErrorKind::Missing(_)
             | CheckpointErrorKind::Extra(_)
+            | CheckpointErrorKind::Twice(_)
+            | CheckpointErrorKind::Optimizer(_)
             | CheckpointErrorKind::Shape { .. }
             | CheckpointErrorKind::Dtype { .. }
             | CheckpointErrorKind::NotFinite(_)

@@ -126,7 +126,10 @@ fn answer(cli: &Cli) -> Result<Answer, CliError> {
         Some(Command::Config) => Ok(settings::show(&context.config)),
         Some(Command::Plan) => plan::plan(&context),
         Some(Command::Status) => status::status(&context),
-        Some(Command::Doctor { row_tokens }) => Ok(doctor::doctor(&context, *row_tokens)),
+        Some(Command::Doctor { checkpoint: Some(dir), .. }) => {
+            Ok(doctor::doctor_of_checkpoints(&context, dir))
+        }
+        Some(Command::Doctor { row_tokens, .. }) => Ok(doctor::doctor(&context, *row_tokens)),
         Some(Command::Merge { checkpoint, out }) => {
             merge::merge(&context.config.model, checkpoint, out)
         }

@@ -1,5 +1,6 @@
-//! The model's weight files: one `model.safetensors`, shards named by an index, or a
-//! GGUF file, mapped and checked against the configuration before any is used.
+//! The model's weight files: one `model.safetensors` or `pytorch_model.bin`, shards
+//! named by an index, or a GGUF file, mapped and checked against the configuration
+//! before any is used.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,7 +12,8 @@ use serde::Deserialize;
 use super::DecoderConfig;
 use super::names::Names;
 use crate::gguf::{Gguf, GgufError};
-use crate::tensor_file::{TensorFile, TensorFileError};
+use crate::tensor_file::{TensorFile, TensorFileError, floats};
+use crate::torch_file::{Node, TorchFile, TorchFileError};
 
 /// All weights of a model: each expected tensor present once, with the right
 /// shape and a dtype that can be computed with.
@@ -28,6 +30,8 @@ pub struct WeightFiles {
 pub enum WeightFile {
     /// In the Hugging Face layout.
     Safetensors(TensorFile),
+    /// Written by `torch.save`.
+    Torch(TorchFile),
     /// In llama.cpp's.
     Gguf(Gguf),
 }
@@ -67,12 +71,15 @@ pub struct WeightsError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WeightsErrorKind {
-    /// Neither `model.safetensors` nor its index is there.
-    #[error("no model.safetensors and no model.safetensors.index.json")]
+    /// There are no weights.
+    #[error("no model.safetensors, no pytorch_model.bin and no index of shards of either")]
     NoFile,
     /// A file cannot be read or is damaged.
     #[error(transparent)]
     File(#[from] TensorFileError),
+    /// A file of `torch.save` cannot be read, is damaged, or holds more than tensors.
+    #[error(transparent)]
+    Torch(#[from] TorchFileError),
     /// A GGUF file cannot be read or is damaged.
     #[error(transparent)]
     Gguf(#[from] GgufError),
@@ -225,33 +232,46 @@ impl WeightFiles {
     }
 }
 
+impl Weight<'_> {
+    /// Its values as f32; `None` if they are no f32, f16 or bf16.
+    pub fn to_f32(&self) -> Option<Vec<f32>> {
+        floats(self.dtype, &self.data)
+    }
+}
+
 impl WeightFile {
     fn open(path: &Path) -> Result<Self, WeightsError> {
-        let file = if Gguf::is_path(path) {
-            Gguf::open(path).map(Self::Gguf).map_err(WeightsErrorKind::from)
-        } else {
-            TensorFile::open(path).map(Self::Safetensors).map_err(WeightsErrorKind::from)
+        let open = || -> Result<Self, WeightsErrorKind> {
+            Ok(match path.extension().and_then(|ext| ext.to_str()) {
+                Some("gguf") => Self::Gguf(Gguf::open(path)?),
+                Some("bin") => Self::Torch(TorchFile::open(path)?),
+                _ => Self::Safetensors(TensorFile::open(path)?),
+            })
         };
-        file.map_err(|kind| fail(path, kind))
+        open().map_err(|kind| fail(path, kind))
     }
 
     /// Where it is.
     pub fn path(&self) -> &Path {
         match self {
             Self::Safetensors(file) => file.path(),
+            Self::Torch(file) => file.path(),
             Self::Gguf(file) => file.path(),
         }
     }
 
     /// The model's names for what is in it, and the file's own.
     fn names(&self, names: &Names) -> Vec<(String, String)> {
-        match self {
-            Self::Safetensors(file) => {
-                let own = file.names().into_iter();
-                own.filter_map(|name| Some((names.canonical(&name)?, name))).collect()
+        let own = match self {
+            Self::Safetensors(file) => file.names(),
+            Self::Torch(file) => {
+                let entries = file.root().entries().into_iter().flatten();
+                let tensors = entries.filter(|(_, value)| value.tensor().is_some());
+                tensors.filter_map(|(name, _)| name.text().map(str::to_owned)).collect()
             }
-            Self::Gguf(file) => file.weight_names(names).collect(),
-        }
+            Self::Gguf(file) => return file.weight_names(names).collect(),
+        };
+        own.into_iter().filter_map(|name| Some((names.canonical(&name)?, name))).collect()
     }
 
     /// Shape and dtype of a tensor in the file.
@@ -259,6 +279,11 @@ impl WeightFile {
         match self {
             Self::Safetensors(file) => {
                 let tensor = file.tensor(name).expect("the file lists this name");
+                (tensor.shape().to_vec(), tensor.dtype())
+            }
+            Self::Torch(file) => {
+                let tensor = file.root().get(name).and_then(Node::tensor);
+                let tensor = tensor.expect("the file lists this name");
                 (tensor.shape().to_vec(), tensor.dtype())
             }
             Self::Gguf(file) => (file.tensors()[name].shape.clone(), Dtype::F32),
@@ -270,6 +295,10 @@ impl WeightFile {
         let data = match self {
             Self::Safetensors(file) => {
                 Cow::Borrowed(file.bytes(name).expect("the file lists this name"))
+            }
+            Self::Torch(file) => {
+                let tensor = file.root().get(name).and_then(Node::tensor);
+                tensor.expect("the file lists this name").bytes()
             }
             Self::Gguf(file) => {
                 Cow::Owned(bytemuck::cast_slice(&file.weight(name, head_dim)).to_vec())
@@ -287,14 +316,19 @@ fn weight_paths(model_dir: &Path) -> Result<Vec<PathBuf>, WeightsError> {
     if Gguf::is_path(model_dir) {
         return Ok(vec![model_dir.to_owned()]);
     }
-    let single = model_dir.join("model.safetensors");
-    if single.exists() {
-        return Ok(vec![single]);
-    }
-    let index_path = model_dir.join("model.safetensors.index.json");
-    if !index_path.exists() {
+    // Of the two, no reader prefers the one that can hold a program.
+    let named = |name: &str| Some(model_dir.join(name)).filter(|path| path.exists());
+    let names = ["model.safetensors", "pytorch_model.bin"];
+    let Some((name, is_single)) = names.into_iter().find_map(|name| {
+        let index = || named(&format!("{name}.index.json")).map(|_| (name, false));
+        named(name).map(|_| (name, true)).or_else(index)
+    }) else {
         return Err(fail(model_dir, WeightsErrorKind::NoFile));
+    };
+    if is_single {
+        return Ok(vec![model_dir.join(name)]);
     }
+    let index_path = model_dir.join(format!("{name}.index.json"));
     let text = fs_err::read_to_string(&index_path).map_err(|err| fail(&index_path, err.into()))?;
     let index: Index = serde_json::from_str(&text)
         .map_err(|err| fail(&index_path, WeightsErrorKind::Index(err)))?;
@@ -428,6 +462,25 @@ mod tests {
         fs_err::write(&path, safetensors::serialize([("a", view)], None).unwrap()).unwrap();
         let file = WeightFile::open(&path).unwrap();
         insta::assert_snapshot!(check(&file, "a".into(), vec![1]).unwrap_err(), @"tensor `a` has dtype I64, expected F32, F16 or BF16");
+    }
+
+    #[test]
+    fn weights_of_torch_save_are_those_of_safetensors() {
+        let dir = tempfile::tempdir().unwrap();
+        let torch = fixture().with_file_name("torch-files").join("pytorch_model.bin");
+        let path = dir.path().join("pytorch_model.bin");
+        fs_err::copy(torch, &path).unwrap();
+        let biased = fixture().with_file_name("tiny-llama-biased");
+        let config = DecoderConfig::read(&biased).unwrap();
+        let torch = WeightFiles::open(dir.path(), &config).unwrap();
+        let safetensors = WeightFiles::open(&biased, &config).unwrap();
+        for (name, _) in config.weights() {
+            let [(found, from), (expected, _)] =
+                [&torch, &safetensors].map(|weights| weights.tensor(&name));
+            assert_eq!(from, path);
+            assert_eq!((found.dtype, &found.shape), (expected.dtype, &expected.shape), "{name}");
+            assert!(found.data == expected.data, "{name}");
+        }
     }
 
     #[test]

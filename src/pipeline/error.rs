@@ -99,6 +99,14 @@ pub enum PipelineError {
         /// The module.
         source: crate::model::modules::LoraError,
     },
+    /// A checkpoint was trained with other weights of the base model.
+    #[error("`{checkpoint}` was saved with a `{name}` that is not the model's")]
+    OtherWeight {
+        /// The checkpoint.
+        checkpoint: String,
+        /// The weight.
+        name: String,
+    },
     /// A stage in a worker process failed.
     #[error(transparent)]
     Worker(worker::WorkerError),

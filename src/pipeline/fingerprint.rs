@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 use super::PipelineError;
 use super::checksums::Checksums;
 use super::manifest::Manifest;
-use crate::checkpoint::Checkpoint;
+use crate::checkpoint::{Checkpoint, checkpoints_in};
 use crate::config::Config;
 use crate::pool::ChatEncoder;
 use crate::stage::Stage;
@@ -165,7 +165,7 @@ pub fn gradient_fingerprint(
     let is_of_model = |name: &str| name.starts_with("model ");
     let model: Vec<_> = inputs.files.iter().filter(|(name, _)| is_of_model(name)).collect();
     let mut adapter = Vec::new();
-    for path in checkpoint.files()? {
+    for path in checkpoint.files() {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // The log weighs a checkpoint; no gradient depends on it.
         if name != "trainer_state.json" {
@@ -265,23 +265,29 @@ fn outside_inputs(
         Stage::Cascade => Ok(add_folder("model", &config.model, is_weight_file, checksums, files)?),
         Stage::Warmup | Stage::Gradients => {
             add_folder("model", &config.model, is_weight_file, checksums, files)?;
-            Ok(add_own_checkpoints(config, checksums, files)?)
+            add_own_checkpoints(config, checksums, files)
         }
-        Stage::Score => Ok(add_own_checkpoints(config, checksums, files)?),
+        Stage::Score => add_own_checkpoints(config, checksums, files),
         Stage::Index | Stage::Select | Stage::Report => Ok(()),
     }
 }
 
-/// Adds checkpoints that the user brought.
+/// Adds checkpoints that the user brought, as far as they are read: a trainer's
+/// folder holds more, and may be at work.
 fn add_own_checkpoints(
     config: &Config,
     checksums: &mut Checksums,
     files: &mut BTreeMap<String, String>,
-) -> io::Result<()> {
-    match &config.checkpoints {
-        Some(dir) => add_folder("checkpoint", dir, |_| true, checksums, files),
-        None => Ok(()),
+) -> Result<(), PipelineError> {
+    let Some(dir) = &config.checkpoints else { return Ok(()) };
+    for checkpoint in checkpoints_in(dir)? {
+        for path in checkpoint.files() {
+            let name = path.strip_prefix(dir).unwrap_or(&path).components();
+            let words: Vec<_> = name.map(|part| part.as_os_str().to_string_lossy()).collect();
+            files.insert(format!("checkpoint {}", words.join(" ")), checksums.of(&path)?);
+        }
     }
+    Ok(())
 }
 
 fn is_tokenizer_file(name: &str) -> bool {
@@ -289,12 +295,15 @@ fn is_tokenizer_file(name: &str) -> bool {
 }
 
 fn is_weight_file(name: &str) -> bool {
+    let is_torch = name.starts_with("pytorch_model");
     name == "config.json"
         || name.ends_with(".safetensors")
         || name.ends_with(".safetensors.index.json")
+        || is_torch && (name.ends_with(".bin") || name.ends_with(".bin.index.json"))
 }
 
-/// Adds the wanted files of `dir` and its subfolders, named `LABEL PATH`.
+/// Adds the wanted files of `dir` and its subfolders, named `LABEL PATH`; all of a
+/// model that is one file.
 fn add_folder(
     label: &str,
     dir: &Path,
@@ -302,6 +311,10 @@ fn add_folder(
     checksums: &mut Checksums,
     files: &mut BTreeMap<String, String>,
 ) -> io::Result<()> {
+    if dir.is_file() {
+        files.insert(label.to_owned(), checksums.of(dir)?);
+        return Ok(());
+    }
     for entry in fs_err::read_dir(dir)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::checksums::Checksums;
 use super::fingerprint::{StageInputs, gradient_fingerprint};
-use super::{PipelineError, Run, checkpoints_dir, lock};
+use super::{PipelineError, Run, base_weights, checkpoints_dir, lock};
 use crate::cascade::Similarities;
 use crate::cascade::kept::KeptRows;
 use crate::checkpoint::{Checkpoint, checkpoints_in};
@@ -130,6 +130,7 @@ impl Run<'_> {
                 let checkpoint = checkpoint.label().to_owned();
                 PipelineError::OtherModules { checkpoint, source }
             })?;
+            base_weights::check(self.config, &model, &checkpoint)?;
             let gradient = gradient_fingerprint(inputs, &checkpoint, checksums)?;
             for (split, source) in tables.sources(kept.as_ref()) {
                 let header = header(self.config, &checkpoint, split, &layout, gradient.clone());

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The code map, top to bottom: a module may use those below it.
-const CODE_MAP: [&str; 24] = [
+const CODE_MAP: [&str; 25] = [
     "cli",
     "pipeline",
     "config",
@@ -20,6 +20,7 @@ const CODE_MAP: [&str; 24] = [
     "projection",
     "run_dir",
     "store",
+    "torch_file",
     "tensor_file",
     "gguf",
     "progress",

@@ -55,5 +55,7 @@ mod slow_less;
 mod store;
 mod support;
 mod toy;
+// What other programs train.
+mod trainers;
 #[cfg(feature = "torch")]
 mod whole_run;

@@ -7,7 +7,7 @@ use std::path::Path;
 use less_select::checkpoint::{Checkpoint, LoraSettings};
 use less_select::compute::Dtype;
 use less_select::gradient::PerExampleGradients;
-use less_select::gradient::layout::ParamLayout;
+use less_select::gradient::layout::{Param, ParamLayout};
 use less_select::model::LoraDecoder;
 use less_select::pool::Example;
 use serde::Deserialize;
@@ -247,4 +247,37 @@ fn slow_smollm2_bf16_gradients_point_the_same_way() {
 
 fn norm(values: &[f32]) -> f32 {
     values.iter().map(|value| f64::from(*value).powi(2)).sum::<f64>().sqrt() as f32
+}
+
+/// What an adapter from elsewhere on some of the modules rests on.
+#[test]
+fn an_adapter_of_zero_is_as_good_as_none() {
+    let checkpoint = Checkpoint::open(&fixture("tiny-checkpoints/epoch-2")).unwrap();
+    let targets = vec!["q_proj".to_owned(), "v_proj".to_owned()];
+    let few = LoraSettings { targets, ..checkpoint.lora().clone() };
+    let one = Some(NonZeroUsize::MIN);
+    let mut smaller = load(&fixture("tiny-llama"), &few, Dtype::F32, one);
+    let mut padded = tiny_llama(Dtype::F32);
+    let (small, large) = (smaller.layout().clone(), padded.layout().clone());
+    let whole = checkpoint.adapter(&large).unwrap();
+    let (mut weights, mut with_zeros) = (Vec::new(), vec![0.0; large.grad_dim()]);
+    let is_small = |param: &&Param| small.params().iter().any(|own| own.name == param.name);
+    let shared: Vec<_> = large.params().iter().filter(is_small).collect();
+    for param in &shared {
+        let own = param.offset..param.offset + param.n_coordinates();
+        weights.extend_from_slice(&whole[own.clone()]);
+        with_zeros[own.clone()].copy_from_slice(&whole[own]);
+    }
+    smaller.set_adapter(&weights);
+    padded.set_adapter(&with_zeros);
+    let batch = pool_batch();
+    let (_, expected) = gradients(&mut smaller, &batch, 7);
+    let (_, found) = gradients(&mut padded, &batch, 7);
+    for (found, expected) in found.iter().zip(&expected) {
+        let own = shared.iter().flat_map(|param| &found[param.offset..][..param.n_coordinates()]);
+        let own: Vec<f32> = own.copied().collect();
+        assert_close("q_proj and v_proj", &own, expected);
+        let n_others = found.iter().filter(|value| **value != 0.0).count();
+        assert!(n_others <= own.len(), "the others are zero");
+    }
 }

@@ -91,11 +91,21 @@ fn scores(
 
 #[test]
 fn exact_scores_are_those_of_the_reference() {
-    let expected: Goldens = goldens::json("scores.json");
+    assert_scores("tiny-checkpoints", &goldens::json("scores.json"));
+}
+
+#[test]
+fn exact_scores_at_the_checkpoints_of_a_trainer_are_those_of_the_reference() {
+    assert_scores("trainers/sft", &goldens::json("trainer_scores.json"));
+}
+
+/// Scores at the checkpoints in a folder of the fixtures.
+#[track_caller]
+fn assert_scores(folder: &str, expected: &Goldens) {
     let examples = goldens::examples();
     let (pool, target) = (in_a_table(&examples.pool), in_a_table(&examples.target));
     let dir = tempfile::tempdir().unwrap();
-    let checkpoints = checkpoints_in(&goldens::fixture("tiny-checkpoints")).unwrap();
+    let checkpoints = checkpoints_in(&goldens::fixture(folder)).unwrap();
     let sides: Vec<_> = checkpoints
         .iter()
         .map(|checkpoint| collected(checkpoint, &pool, &target, dir.path()))

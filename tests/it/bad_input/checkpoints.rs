@@ -1,6 +1,9 @@
 //! Checkpoints from elsewhere.
 
+use std::path::Path;
 use std::sync::LazyLock;
+
+use less_select::tensor_file::{TensorFile, serialize, to_f32};
 
 use super::{Desk, copy_folder, edit_json, edit_tensors, halve};
 use crate::support::committed_shards;
@@ -88,6 +91,60 @@ fn an_adapter_on_modules_of_another_family_is_refused() {
 }
 
 #[test]
+fn an_adapter_that_is_no_plain_lora_is_refused_with_the_way_out() {
+    let desk = Desk::with_checkpoints();
+    edit_json(&desk.path("trained/epoch-2/adapter_config.json"), |config| {
+        config.insert("use_dora".to_owned(), true.into());
+    });
+    insta::assert_snapshot!(desk.refuses_the_checkpoints(), @r"
+    error: the checkpoints cannot be used
+      caused by: checkpoint `trained/epoch-2/adapter_config.json`
+      caused by: `use_dora` = true is not supported
+    hint: gradients are taken of a plain LoRA, one rank and scale for all of its modules: train one so, or leave out --checkpoints for a warm-up of less-select's own
+    ");
+}
+
+#[test]
+fn embeddings_saved_with_an_adapter_must_be_the_models() {
+    let desk = Desk::with_checkpoints();
+    let model = TensorFile::open(&desk.path("model/model.safetensors")).unwrap();
+    let embeddings = to_f32(&model.tensor("model.embed_tokens.weight").unwrap()).unwrap();
+    let save_along = |n_rows: usize| {
+        for epoch in ["epoch-1", "epoch-2"] {
+            let path = desk.path("trained").join(epoch).join("adapter_model.safetensors");
+            let (shape, values) = ([n_rows, 64], &embeddings[..64 * n_rows]);
+            add_tensor(&path, "base_model.model.model.embed_tokens.weight", &shape, values);
+        }
+    };
+    save_along(512);
+    let said = desk.run(&OWN);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    desk.restore_checkpoints();
+    // As of a tokenizer that has one token less.
+    save_along(511);
+    insta::assert_snapshot!(desk.refuses(&OWN, 65), @r"
+    error: `epoch-1` was saved with a `model.embed_tokens.weight` that is not the model's
+    hint: gradients are taken at the model's own weights: give a --model that was saved with that one in it
+    ");
+}
+
+/// Adds a tensor to a file of f32 tensors.
+fn add_tensor(path: &Path, name: &str, shape: &[usize], values: &[f32]) {
+    let file = TensorFile::open(path).unwrap();
+    let own: Vec<_> = file
+        .names()
+        .into_iter()
+        .map(|name| {
+            let tensor = file.tensor(&name).unwrap();
+            (name, tensor.shape().to_vec(), to_f32(&tensor).unwrap())
+        })
+        .collect();
+    let own = own.iter().map(|(name, shape, values)| (name.clone(), &shape[..], &values[..]));
+    let bytes = serialize(own.chain([(name.to_owned(), shape, values)]), "format", "pt");
+    fs_err::write(path, bytes).unwrap();
+}
+
+#[test]
 fn a_damaged_optimizer_is_named() {
     let desk = Desk::with_checkpoints();
     halve(&desk.path("trained/epoch-2/optimizer.safetensors"));
@@ -105,8 +162,8 @@ fn without_an_optimizer_there_are_plain_gradients() {
     fs_err::remove_file(desk.path("trained/epoch-2/optimizer.safetensors")).unwrap();
     insta::assert_snapshot!(desk.refuses(&OWN, 65), @r"
     error: the checkpoints cannot be used
-      caused by: checkpoint `trained/epoch-2/optimizer.safetensors`
-      caused by: missing; only gradients of kind `sgd` do without the optimizer's moments
+      caused by: checkpoint `trained/epoch-2`
+      caused by: no optimizer state (optimizer.safetensors, optimizer.pt or optimizer.bin); only gradients of kind `sgd` do without
     ");
     let said = desk.run(&["--checkpoints", "trained", "--gradient", "sgd"]);
     assert_eq!(said.code, 0, "{}", said.stderr);

@@ -5,6 +5,7 @@ mod model;
 mod parquet;
 mod rows;
 mod store;
+mod torch_file;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -1,8 +1,11 @@
 //! `less-select doctor`: is everything in place, and are the numbers right?
 
+mod checkpoints;
+
 use std::fmt::Write;
 use std::path::Path;
 
+pub(super) use checkpoints::doctor_of_checkpoints;
 use serde_json::{Value, json};
 
 use super::exit::with_causes;
@@ -17,8 +20,31 @@ type Check = fn(&Context<'_>) -> Result<String, String>;
 
 /// What one check found.
 struct Finding {
-    subject: &'static str,
-    result: Result<String, String>,
+    subject: String,
+    verdict: Verdict,
+    words: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    Well,
+    /// Nothing stands in the way, but it is worth knowing.
+    Note,
+    Wrong,
+}
+
+impl Finding {
+    fn new(subject: impl Into<String>, result: Result<String, String>) -> Self {
+        let (verdict, words) = match result {
+            Ok(words) => (Verdict::Well, words),
+            Err(words) => (Verdict::Wrong, words),
+        };
+        Self { subject: subject.into(), verdict, words }
+    }
+
+    fn note(subject: impl Into<String>, words: String) -> Self {
+        Self { subject: subject.into(), verdict: Verdict::Note, words }
+    }
 }
 
 /// Checks the machine, libtorch, the model and the data. A failed check is part
@@ -31,32 +57,35 @@ pub(super) fn doctor(context: &Context<'_>, row_tokens: u32) -> Answer {
         ("data", data),
         ("gradients", gradients),
     ];
-    let mut findings = Vec::new();
-    for (subject, check) in checks {
-        findings.push(Finding { subject, result: check(context) });
-    }
-    findings.push(Finding { subject: "speed", result: speed(context, row_tokens) });
-    let is_well = findings.iter().all(|finding| finding.result.is_ok());
+    let mut findings: Vec<Finding> =
+        checks.into_iter().map(|(subject, check)| Finding::new(subject, check(context))).collect();
+    findings.push(Finding::new("speed", speed(context, row_tokens)));
+    answer(&findings)
+}
+
+fn answer(findings: &[Finding]) -> Answer {
+    let is_well = findings.iter().all(|finding| finding.verdict != Verdict::Wrong);
     let exit_code = if is_well { ExitCode::Done } else { ExitCode::Failed };
-    Answer { text: as_text(&findings), json: as_json(&findings), exit_code }
+    Answer { text: as_text(findings), json: as_json(findings), exit_code }
 }
 
 fn as_text(findings: &[Finding]) -> String {
+    let width = findings.iter().map(|finding| finding.subject.len()).max().unwrap_or(0).max(10);
     let mut text = String::new();
-    for Finding { subject, result } in findings {
-        let (mark, words) = match result {
-            Ok(words) => ("ok", words),
-            Err(words) => ("FAIL", words),
+    for Finding { subject, verdict, words } in findings {
+        let mark = match verdict {
+            Verdict::Well => "ok",
+            Verdict::Note => "note",
+            Verdict::Wrong => "FAIL",
         };
-        writeln!(text, "{mark:<5} {subject:<10} {words}").expect("a string takes all");
+        writeln!(text, "{mark:<5} {subject:<width$} {words}").expect("a string takes all");
     }
     text
 }
 
 fn as_json(findings: &[Finding]) -> Value {
-    let findings = findings.iter().map(|Finding { subject, result }| {
-        let words = result.as_ref().unwrap_or_else(|words| words);
-        json!({ "check": subject, "ok": result.is_ok(), "finding": words })
+    let findings = findings.iter().map(|Finding { subject, verdict, words }| {
+        json!({ "check": subject, "ok": *verdict != Verdict::Wrong, "finding": words })
     });
     json!({ "checks": findings.collect::<Vec<_>>() })
 }
@@ -148,6 +177,6 @@ fn speed(context: &Context<'_>, row_tokens: u32) -> Result<String, String> {
 }
 
 /// Asks the other program, giving it these settings.
-pub(super) fn ask(context: &Context<'_>, task: &str) -> Result<Value, String> {
+pub(in crate::cli) fn ask(context: &Context<'_>, task: &str) -> Result<Value, String> {
     worker::run(&context.config, &[task], context.observer).map_err(|err| with_causes(&err))
 }

@@ -1,38 +1,39 @@
 //! `optimizer.safetensors`: AdamW's moments by parameter name.
 //!
 //! The Trainer's own `optimizer.pt` is a pickle whose entries are numbered, so
-//! that a name has to be guessed; this file says it.
+//! that a name follows only from the order; this file says it.
 
 use std::path::Path;
 
-use super::{CheckpointError, CheckpointErrorKind, read_params};
+use crate::checkpoint::CheckpointErrorKind;
+use crate::checkpoint::params::{Adapted, Found, in_order};
 use crate::gradient::direction::{AdamRule, Moments};
 use crate::gradient::layout::ParamLayout;
 use crate::tensor_file::{self, TensorFile};
 
-const FILE: &str = "optimizer.safetensors";
+pub(super) const FILE: &str = "optimizer.safetensors";
 const RULE: &str = "adam";
 
-pub(super) fn read(dir: &Path, layout: &ParamLayout) -> Result<Moments, CheckpointError> {
-    let path = dir.join(FILE);
-    let read = || {
-        if !path.exists() {
-            return Err(CheckpointErrorKind::NoMoments);
-        }
-        let file = TensorFile::open(&path)?;
-        let rule: AdamRule = file
-            .metadata(RULE)
-            .and_then(|text| serde_json::from_str(text).ok())
-            .filter(|rule: &AdamRule| rule.is_possible() && rule.step > 0)
-            .ok_or(CheckpointErrorKind::NoRule)?;
-        let exp_avg = read_params(&file, "exp_avg.", layout)?;
-        let exp_avg_sq = read_params(&file, "exp_avg_sq.", layout)?;
-        Ok(Moments { rule, exp_avg, exp_avg_sq })
+pub(super) fn read(
+    path: &Path,
+    layout: &ParamLayout,
+    adapted: &Adapted,
+) -> Result<Moments, CheckpointErrorKind> {
+    let file = TensorFile::open(path)?;
+    let rule: AdamRule = file
+        .metadata(RULE)
+        .and_then(|text| serde_json::from_str(text).ok())
+        .filter(|rule: &AdamRule| rule.is_possible() && rule.step > 0)
+        .ok_or(CheckpointErrorKind::NoRule)?;
+    let moment = |prefix: &str| {
+        in_order(layout, adapted, prefix, |param| {
+            Ok(file.tensor(&format!("{prefix}{}", param.name)).map(Found::from))
+        })
     };
-    read().map_err(|kind| CheckpointError { path: path.clone(), kind })
+    Ok(Moments { rule, exp_avg: moment("exp_avg.")?, exp_avg_sq: moment("exp_avg_sq.")? })
 }
 
-pub(super) fn write(
+pub(in crate::checkpoint) fn write(
     dir: &Path,
     layout: &ParamLayout,
     moments: &Moments,
