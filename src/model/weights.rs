@@ -79,7 +79,7 @@ pub enum WeightsErrorKind {
     File(#[from] TensorFileError),
     /// A file of `torch.save` cannot be read, is damaged, or holds more than tensors.
     #[error(transparent)]
-    Torch(#[from] TorchFileError),
+    Torch(Box<TorchFileError>),
     /// A GGUF file cannot be read or is damaged.
     #[error(transparent)]
     Gguf(#[from] GgufError),
@@ -244,7 +244,9 @@ impl WeightFile {
         let open = || -> Result<Self, WeightsErrorKind> {
             Ok(match path.extension().and_then(|ext| ext.to_str()) {
                 Some("gguf") => Self::Gguf(Gguf::open(path)?),
-                Some("bin") => Self::Torch(TorchFile::open(path)?),
+                Some("bin") => Self::Torch(
+                    TorchFile::open(path).map_err(|err| WeightsErrorKind::Torch(Box::new(err)))?,
+                ),
                 _ => Self::Safetensors(TensorFile::open(path)?),
             })
         };

@@ -295,11 +295,11 @@ fn is_tokenizer_file(name: &str) -> bool {
 }
 
 fn is_weight_file(name: &str) -> bool {
-    let is_torch = name.starts_with("pytorch_model");
     name == "config.json"
         || name.ends_with(".safetensors")
         || name.ends_with(".safetensors.index.json")
-        || is_torch && (name.ends_with(".bin") || name.ends_with(".bin.index.json"))
+        // `.bin`, or its index.
+        || name.starts_with("pytorch_model")
 }
 
 /// Adds the wanted files of `dir` and its subfolders, named `LABEL PATH`; all of a
