@@ -122,7 +122,7 @@ impl<'a> Intake<'a> {
         observer: &'a dyn Observer,
     ) -> Result<Self, PoolError> {
         Ok(Self {
-            columns: Columns::new(&settings.columns)?,
+            columns: Columns::new(&settings.columns, false)?,
             encoder: ChatEncoder::load(model_dir, settings.max_tokens)?,
             max_rejects: settings.max_rejects,
             observer,
@@ -196,14 +196,14 @@ impl<'a> Intake<'a> {
         line: u64,
         original: Map<String, Value>,
     ) -> Result<Entry, RejectReason> {
-        let messages = self.columns.messages(&original)?;
+        let conversation = self.columns.conversation(&original)?;
         let subtask = match side {
             Side::Pool => None,
             Side::Target => {
                 Some(self.columns.subtask(&original)?.unwrap_or_else(|| file.source.clone()))
             }
         };
-        let encoded = self.encoder.encode(&messages)?;
+        let encoded = self.encoder.encode(&conversation)?;
         Ok(Entry {
             source: file.source.clone(),
             subtask,
@@ -215,7 +215,7 @@ impl<'a> Intake<'a> {
                 supervised: encoded.supervised,
             },
             truncated: encoded.truncated,
-            record: Record { messages, original },
+            record: Record { messages: conversation.messages(), original },
         })
     }
 

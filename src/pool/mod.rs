@@ -9,6 +9,7 @@
 //! (`chat`), and token ids with a label mask (`encoder`).
 
 mod chat;
+mod conversation;
 mod dictionaries;
 mod embedded;
 mod encoder;
@@ -16,6 +17,7 @@ mod error;
 mod footer;
 pub(crate) mod guard;
 mod ingest;
+mod loss_turns;
 mod read;
 mod reject;
 mod shape;
@@ -25,9 +27,11 @@ mod summary;
 pub mod table;
 mod tally;
 
+pub use conversation::{Conversation, Turn};
 pub use encoder::{ChatEncoder, Encoded};
 pub use error::{InputErrorKind, ModelErrorKind, PoolError, Side, TableErrorKind};
 pub use ingest::{POOL_TABLE, REJECTS, TARGET_TABLE, ingest, survey};
+pub use loss_turns::LossTurns;
 pub use reject::{Reject, RejectKind, RejectReason};
 use serde::{Deserialize, Serialize};
 pub use shape::COLUMN_ROLES;
@@ -135,12 +139,12 @@ impl Example {
     }
 }
 
-/// One turn of a conversation.
+/// The text of a turn, as tables and data sets keep it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// `system`, `user`, `assistant` or `tool`, as the chat template names it.
     pub role: String,
-    /// What was said.
+    /// What was said; empty where a turn does nothing but call tools.
     pub content: String,
 }
 

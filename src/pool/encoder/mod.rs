@@ -14,7 +14,7 @@ use tokenizers::{Encoding, Tokenizer};
 use super::chat::{self, ChatTemplate};
 use super::error::ModelErrorKind;
 use super::reject::RejectReason;
-use super::{Message, PoolError};
+use super::{Conversation, LossTurns, PoolError};
 
 const TOKENIZER: &str = "tokenizer.json";
 const CONFIG: &str = "tokenizer_config.json";
@@ -77,15 +77,16 @@ impl ChatEncoder {
         Ok(Self { template, tokenizer, special_tokens, max_tokens })
     }
 
-    /// Token ids and label mask of `messages`.
+    /// Token ids and label mask of `conversation`.
     ///
     /// # Errors
     ///
     /// If the conversation has no assistant turn, the template refuses it or
     /// rewrites what the assistant says, or the cut leaves no token that
     /// carries loss.
-    pub fn encode(&self, messages: &[Message]) -> Result<Encoded, RejectReason> {
-        let rendered = chat::render(&self.template, &self.special_tokens, messages)?;
+    pub fn encode(&self, conversation: &Conversation) -> Result<Encoded, RejectReason> {
+        let rendered =
+            chat::render(&self.template, &self.special_tokens, conversation, LossTurns::Assistant)?;
         let encoding = guarded(|| self.tokenizer.encode(rendered.text.as_str(), false))
             .map_err(|err| RejectReason::Tokenizer(err.to_string()))?;
         let mut token_ids = encoding.get_ids().to_vec();

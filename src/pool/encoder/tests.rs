@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use serde::Deserialize;
 
 use super::*;
+use crate::pool::{Message, Turn};
 
 #[derive(Deserialize)]
 struct Goldens {
@@ -31,8 +32,12 @@ fn smollm2() -> PathBuf {
     cache.unwrap().join("models/SmolLM2-135M-Instruct")
 }
 
-fn turn(role: &str, content: &str) -> Message {
-    Message { role: role.to_owned(), content: content.to_owned() }
+fn turn(role: &str, content: &str) -> Turn {
+    Turn::new(role, content)
+}
+
+fn conversation(turns: impl Into<Vec<Turn>>) -> Conversation {
+    Conversation { turns: turns.into(), ..Conversation::default() }
 }
 
 #[track_caller]
@@ -41,7 +46,7 @@ fn check_goldens(model_dir: &Path, goldens: &str) {
     let goldens: Goldens = serde_json::from_str(goldens).unwrap();
     assert!(goldens.cases.len() >= 30);
     for Golden { messages, token_ids, supervised } in goldens.cases {
-        let encoded = encoder.encode(&messages).unwrap();
+        let encoded = encoder.encode(&Conversation::from(&messages[..])).unwrap();
         let mask: String =
             encoded.supervised.iter().map(|set| if *set { '1' } else { '0' }).collect();
         assert_eq!(encoded.token_ids, token_ids, "{messages:?}");
@@ -62,8 +67,12 @@ fn slow_token_ids_and_masks_of_smollm2_are_those_of_transformers() {
 
 #[test]
 fn a_cut_keeps_answers_or_rejects_the_row() {
-    let messages =
-        [turn("user", "2+2?"), turn("assistant", "4"), turn("user", "3?"), turn("assistant", "3")];
+    let messages = conversation([
+        turn("user", "2+2?"),
+        turn("assistant", "4"),
+        turn("user", "3?"),
+        turn("assistant", "3"),
+    ]);
     let whole = ChatEncoder::load(&tiny(), 1000).unwrap().encode(&messages).unwrap();
     assert!(!whole.truncated);
     let first = whole.supervised.iter().position(|set| *set).unwrap();
@@ -85,9 +94,12 @@ fn a_cut_keeps_answers_or_rejects_the_row() {
 fn the_first_token_never_carries_loss() {
     let dir = model_with("{{ messages[0].content }}");
     let encoder = ChatEncoder::load(dir.path(), 1000).unwrap();
-    let encoded = encoder.encode(&[turn("assistant", "12")]).unwrap();
+    let encoded = encoder.encode(&conversation([turn("assistant", "12")])).unwrap();
     assert_eq!(encoded.supervised, [false, true]);
-    assert_eq!(encoder.encode(&[turn("assistant", "1")]), Err(RejectReason::NoTokens));
+    assert_eq!(
+        encoder.encode(&conversation([turn("assistant", "1")])),
+        Err(RejectReason::NoTokens)
+    );
 }
 
 /// A copy of the tiny model's tokenizer with a chat template in a file of its
@@ -104,8 +116,10 @@ fn model_with(template: &str) -> tempfile::TempDir {
 #[test]
 fn a_template_file_wins_over_the_configuration() {
     let dir = model_with("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}");
-    let encoded =
-        ChatEncoder::load(dir.path(), 99).unwrap().encode(&[turn("assistant", "1")]).unwrap();
+    let encoded = ChatEncoder::load(dir.path(), 99)
+        .unwrap()
+        .encode(&conversation([turn("assistant", "1")]))
+        .unwrap();
     assert_eq!(encoded.token_ids.first(), Some(&1));
     assert_eq!(encoded.token_ids.last(), Some(&2));
     assert_eq!(encoded.supervised, [false, true, true]);
@@ -124,8 +138,10 @@ fn named_templates_and_special_tokens_may_be_objects() {
     });
     fs::write(dir.path().join(CONFIG), config.to_string()).unwrap();
     fs::write(dir.path().join(SPECIAL_TOKENS), r#"{"bos_token": "<|im_start|>"}"#).unwrap();
-    let encoded =
-        ChatEncoder::load(dir.path(), 99).unwrap().encode(&[turn("assistant", "1")]).unwrap();
+    let encoded = ChatEncoder::load(dir.path(), 99)
+        .unwrap()
+        .encode(&conversation([turn("assistant", "1")]))
+        .unwrap();
     assert_eq!(encoded.token_ids, [1, 19, 2]);
 }
 
@@ -159,7 +175,7 @@ proptest! {
         user in "\\PC{0,40}", answer in "\\PC{0,40}", max_tokens in 1..60_usize,
     ) {
         let encoder = ChatEncoder::load(&tiny(), max_tokens).unwrap();
-        match encoder.encode(&[turn("user", &user), turn("assistant", &answer)]) {
+        match encoder.encode(&conversation([turn("user", &user), turn("assistant", &answer)])) {
             Ok(encoded) => {
                 prop_assert!(encoded.token_ids.len() <= max_tokens);
                 prop_assert_eq!(encoded.token_ids.len(), encoded.supervised.len());

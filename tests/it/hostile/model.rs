@@ -7,7 +7,7 @@ use less_select::checkpoint::Checkpoint;
 use less_select::config::layers;
 use less_select::model::DecoderConfig;
 use less_select::model::weights::WeightFiles;
-use less_select::pool::{ChatEncoder, Message};
+use less_select::pool::{ChatEncoder, Conversation, Turn};
 use less_select::tensor_file::TensorFile;
 
 use super::{Desk, causes, fixture};
@@ -20,11 +20,8 @@ impl Desk {
             Ok(encoder) => encoder,
             Err(err) => return causes(&err).replace(&self.dir.path().display().to_string(), ""),
         };
-        let turn = |role: &str, content: &str| Message {
-            role: role.to_owned(),
-            content: content.to_owned(),
-        };
-        let encoded = encoder.encode(&[turn("user", "1 + 1?"), turn("assistant", "2")]);
+        let turns = vec![Turn::new("user", "1 + 1?"), Turn::new("assistant", "2")];
+        let encoded = encoder.encode(&Conversation { turns, ..Conversation::default() });
         assert!(self.began.elapsed().as_secs() < 100, "it took {:?}", self.began.elapsed());
         encoded.map_or_else(|reason| reason.to_string(), |_| "a row".to_owned())
     }

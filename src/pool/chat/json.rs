@@ -1,0 +1,261 @@
+//! JSON as Python writes it.
+
+use std::fmt::{self, Write};
+
+use minijinja::value::{Kwargs, Value, ValueKind};
+use minijinja::{Error, ErrorKind};
+
+/// Bytes before a line, a level: the text is paid for only when it is there.
+const MAX_INDENT: usize = 64;
+/// Levels that are written; Python stops at its own recursion limit.
+const MAX_DEPTH: usize = 128;
+
+/// The `tojson` filter of `transformers`: what `json.dumps` writes, without the
+/// escapes for HTML that Jinja's own filter adds.
+#[expect(clippy::needless_pass_by_value, reason = "the form of a filter")]
+pub(super) fn tojson(
+    value: &Value,
+    ensure_ascii: Option<Value>,
+    indent: Option<Value>,
+    separators: Option<Value>,
+    options: Kwargs,
+) -> Result<String, Error> {
+    let option = |position: Option<Value>, name| match position {
+        Some(value) => Ok(value),
+        None => options.get::<Option<Value>>(name).map(Option::unwrap_or_default),
+    };
+    let style = Style {
+        ensure_ascii: option(ensure_ascii, "ensure_ascii")?.is_true(),
+        sort_keys: option(None, "sort_keys")?.is_true(),
+        ..Style::new(&option(indent, "indent")?, &option(separators, "separators")?)?
+    };
+    options.assert_all_used()?;
+    let mut json = String::new();
+    style.write(&mut json, value, 0)?;
+    Ok(json)
+}
+
+/// The arguments of `json.dumps`.
+struct Style {
+    ensure_ascii: bool,
+    sort_keys: bool,
+    /// What begins a line, a level; `None` writes one line.
+    indent: Option<String>,
+    between_items: String,
+    between_key_and_value: String,
+}
+
+impl Style {
+    fn new(indent: &Value, separators: &Value) -> Result<Self, Error> {
+        let indent = match indent.kind() {
+            ValueKind::Undefined | ValueKind::None => None,
+            _ => Some(indentation(indent)?),
+        };
+        let (between_items, between_key_and_value) = match separators.kind() {
+            ValueKind::Undefined | ValueKind::None => {
+                (if indent.is_some() { "," } else { ", " }.to_owned(), ": ".to_owned())
+            }
+            _ => {
+                let pair: Vec<_> = separators.try_iter()?.collect();
+                let [items, keys] = &pair[..] else {
+                    return Err(invalid("`separators` of `tojson` are two texts".to_owned()));
+                };
+                (items.to_string(), keys.to_string())
+            }
+        };
+        Ok(Self {
+            ensure_ascii: false,
+            sort_keys: false,
+            indent,
+            between_items,
+            between_key_and_value,
+        })
+    }
+
+    fn write(&self, json: &mut String, value: &Value, depth: usize) -> Result<(), Error> {
+        if depth > MAX_DEPTH {
+            return Err(invalid(format!("`tojson` writes {MAX_DEPTH} levels at most")));
+        }
+        match value.kind() {
+            ValueKind::None => json.push_str("null"),
+            ValueKind::Bool => json.push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Number => json.push_str(&number(value)),
+            ValueKind::String => self.write_text(json, value.as_str().unwrap_or_default()),
+            ValueKind::Seq | ValueKind::Iterable => {
+                let items = value.try_iter()?.map(|item| (None, item));
+                self.write_all(json, ('[', ']'), items, depth)?;
+            }
+            ValueKind::Map => {
+                let mut keys: Vec<_> = value.try_iter()?.collect();
+                if self.sort_keys {
+                    keys.sort();
+                }
+                let members = keys
+                    .into_iter()
+                    .map(|key| (Some(key.clone()), value.get_item(&key).unwrap_or_default()));
+                self.write_all(json, ('{', '}'), members, depth)?;
+            }
+            other => return Err(invalid(format!("`tojson` has no words for {other}"))),
+        }
+        Ok(())
+    }
+
+    /// Items, each with its key if it has one, between `brackets`.
+    fn write_all(
+        &self,
+        json: &mut String,
+        brackets: (char, char),
+        items: impl Iterator<Item = (Option<Value>, Value)>,
+        depth: usize,
+    ) -> Result<(), Error> {
+        json.push(brackets.0);
+        let mut is_empty = true;
+        for (key, item) in items {
+            if !is_empty {
+                json.push_str(&self.between_items);
+            }
+            is_empty = false;
+            self.begin_line(json, depth + 1);
+            if let Some(key) = key {
+                self.write_key(json, &key)?;
+                json.push_str(&self.between_key_and_value);
+            }
+            self.write(json, &item, depth + 1)?;
+        }
+        if !is_empty {
+            self.begin_line(json, depth);
+        }
+        json.push(brackets.1);
+        Ok(())
+    }
+
+    fn begin_line(&self, json: &mut String, depth: usize) {
+        if let Some(indent) = &self.indent {
+            json.push('\n');
+            (0..depth).for_each(|_| json.push_str(indent));
+        }
+    }
+
+    /// A key; one that is no text as the text of its JSON.
+    fn write_key(&self, json: &mut String, key: &Value) -> Result<(), Error> {
+        if let Some(key) = key.as_str() {
+            self.write_text(json, key);
+            return Ok(());
+        }
+        let mut text = String::new();
+        self.write(&mut text, key, MAX_DEPTH)?;
+        self.write_text(json, &text);
+        Ok(())
+    }
+
+    fn write_text(&self, json: &mut String, text: &str) {
+        json.push('"');
+        for char in text.chars() {
+            match char {
+                '"' => json.push_str("\\\""),
+                '\\' => json.push_str("\\\\"),
+                '\n' => json.push_str("\\n"),
+                '\r' => json.push_str("\\r"),
+                '\t' => json.push_str("\\t"),
+                '\u{8}' => json.push_str("\\b"),
+                '\u{c}' => json.push_str("\\f"),
+                '\0'..='\u{1f}' => escape(json, char),
+                '\u{7f}'.. if self.ensure_ascii && !char.is_ascii() => escape(json, char),
+                _ => json.push(char),
+            }
+        }
+        json.push('"');
+    }
+}
+
+/// `char` as the hexadecimal digits of its UTF-16 units.
+fn escape(json: &mut String, char: char) {
+    let written: fmt::Result =
+        char.encode_utf16(&mut [0; 2]).iter().try_for_each(|unit| write!(json, "\\u{unit:04x}"));
+    written.expect("a string takes every text");
+}
+
+/// A number as Python's `repr` has it.
+fn number(value: &Value) -> String {
+    match f64::try_from(value.clone()) {
+        Ok(float) if !value.is_integer() => python_float(float),
+        _ => value.to_string(),
+    }
+}
+
+/// The shortest digits that read back as `float`; an exponent below 1e-4 and
+/// from 1e16 on.
+fn python_float(float: f64) -> String {
+    if float.is_nan() {
+        return "NaN".to_owned();
+    }
+    if float.is_infinite() {
+        return if float > 0.0 { "Infinity" } else { "-Infinity" }.to_owned();
+    }
+    let size = float.abs();
+    if size == 0.0 || (1e-4..1e16).contains(&size) {
+        return format!("{float:?}");
+    }
+    let scientific = format!("{float:e}");
+    let (digits, exponent) = scientific.split_once('e').expect("`{:e}` writes one");
+    let exponent: i32 = exponent.parse().expect("it is a number");
+    let sign = if exponent < 0 { '-' } else { '+' };
+    format!("{digits}e{sign}{:02}", exponent.abs())
+}
+
+/// What begins an indented line: a text, or a number of blanks.
+pub(super) fn indentation(width: &Value) -> Result<String, Error> {
+    let blanks = match width.as_str() {
+        Some(text) => text.to_owned(),
+        None => " ".repeat(usize::try_from(width.clone()).unwrap_or(0).min(MAX_INDENT + 1)),
+    };
+    if blanks.len() > MAX_INDENT {
+        return Err(invalid(format!("lines are indented by {MAX_INDENT} at most")));
+    }
+    Ok(blanks)
+}
+
+fn invalid(reason: String) -> Error {
+    Error::new(ErrorKind::InvalidOperation, reason)
+}
+
+#[cfg(test)]
+mod tests {
+    use minijinja::Environment;
+
+    use super::*;
+
+    #[track_caller]
+    fn check(template: &str, expected: &str) {
+        let mut environment = Environment::new();
+        environment.add_filter("tojson", tojson);
+        assert_eq!(environment.render_str(template, ()).unwrap(), expected);
+    }
+
+    #[test]
+    fn values_are_written_as_json_dumps_does() {
+        check(
+            r#"{{ {"b": "<a> & 'é' \\u003c \"", "a": [1, none, true, 0.5]} | tojson }}"#,
+            r#"{"b": "<a> & 'é' \\u003c \"", "a": [1, null, true, 0.5]}"#,
+        );
+        check(
+            "{{ [[], {}, -0.0, 1e16, 12345678.5, 1.5e-7] | tojson }}",
+            "[[], {}, -0.0, 1e+16, 12345678.5, 1.5e-07]",
+        );
+        check(r#"{{ {1: "\u0001\t\u007f"} | tojson }}"#, "{\"1\": \"\\u0001\\t\u{7f}\"}");
+    }
+
+    #[test]
+    fn its_arguments_are_those_of_json_dumps() {
+        check(
+            r#"{{ {"a": [1, {}]} | tojson(indent=4, ensure_ascii=False) }}"#,
+            "{\n    \"a\": [\n        1,\n        {}\n    ]\n}",
+        );
+        check(
+            r#"{{ {"b": 1, "a": "🦀é"} | tojson(true, sort_keys=true) }}"#,
+            r#"{"a": "\ud83e\udd80\u00e9", "b": 1}"#,
+        );
+        check(r#"{{ {"a": [1, 2]} | tojson(separators=(",", ":")) }}"#, r#"{"a":[1,2]}"#);
+        check(r#"{{ [1] | tojson(indent="--") }}"#, "[\n--1\n]");
+    }
+}
