@@ -12,7 +12,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
-use super::encoder::ChatEncoder;
+use super::encoder::{ChatEncoder, TemplateSource};
 use super::error::Side;
 use super::read::{Row, for_each_row};
 use super::reject::{Reject, RejectReason};
@@ -122,8 +122,11 @@ impl<'a> Intake<'a> {
         observer: &'a dyn Observer,
     ) -> Result<Self, PoolError> {
         Ok(Self {
-            columns: Columns::new(&settings.columns, false)?,
-            encoder: ChatEncoder::load(model_dir, settings.max_tokens)?,
+            columns: Columns::new(
+                &settings.columns,
+                settings.encoding.chat_template == TemplateSource::None,
+            )?,
+            encoder: ChatEncoder::load(model_dir, &settings.encoding)?,
             max_rejects: settings.max_rejects,
             observer,
         })

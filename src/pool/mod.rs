@@ -28,7 +28,9 @@ pub mod table;
 mod tally;
 
 pub use conversation::{Conversation, Turn};
-pub use encoder::{ChatEncoder, Encoded};
+pub use encoder::{
+    ChatEncoder, Encoded, EncodingSettings, ProtoError, SentencePieceError, TemplateSource,
+};
 pub use error::{InputErrorKind, ModelErrorKind, PoolError, Side, TableErrorKind};
 pub use ingest::{POOL_TABLE, REJECTS, TARGET_TABLE, ingest, survey};
 pub use loss_turns::LossTurns;
@@ -38,8 +40,7 @@ pub use shape::COLUMN_ROLES;
 pub use summary::{IngestSummary, SourceSummary};
 
 /// The settings of the ingest stage.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq)]
 pub struct IngestSettings {
     /// Where pool rows come from.
     pub pool: Vec<Source>,
@@ -48,8 +49,8 @@ pub struct IngestSettings {
     /// Own column names: role of the column (`messages`, `system`, `prompt`,
     /// `completion`, `subtask`) to its name. Empty: shapes are recognized.
     pub columns: std::collections::BTreeMap<String, String>,
-    /// Most tokens of an example; longer ones are cut at the end.
-    pub max_tokens: usize,
+    /// How conversations become tokens.
+    pub encoding: EncodingSettings,
     /// Largest share of malformed rows, in `[0, 1]`, before the stage fails.
     pub max_rejects: f64,
 }

@@ -24,6 +24,7 @@
 mod generation;
 mod json;
 mod marks;
+mod plain;
 mod python;
 mod speech;
 mod template;
@@ -31,6 +32,7 @@ mod template;
 use std::ops::Range;
 
 use marks::Marks;
+pub(super) use plain::plain;
 use speech::Speech;
 pub(super) use template::ChatTemplate;
 

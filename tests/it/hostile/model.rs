@@ -7,7 +7,7 @@ use less_select::checkpoint::Checkpoint;
 use less_select::config::layers;
 use less_select::model::DecoderConfig;
 use less_select::model::weights::WeightFiles;
-use less_select::pool::{ChatEncoder, Conversation, Turn};
+use less_select::pool::{ChatEncoder, Conversation, EncodingSettings, Turn};
 use less_select::tensor_file::TensorFile;
 
 use super::{Desk, causes, fixture};
@@ -16,7 +16,8 @@ impl Desk {
     /// What a conversation comes to under the chat template `source`.
     fn template(&self, source: &str) -> String {
         self.file("model/chat_template.jinja", source);
-        let encoder = match ChatEncoder::load(&self.path("model"), 256) {
+        let encoder = match ChatEncoder::load(&self.path("model"), &EncodingSettings::of_model(256))
+        {
             Ok(encoder) => encoder,
             Err(err) => return causes(&err).replace(&self.dir.path().display().to_string(), ""),
         };
@@ -177,7 +178,7 @@ fn nesting_without_end_is_no_setting() {
     for name in ["tokenizer.json", "tokenizer_config.json"] {
         let desk = Desk::new();
         desk.file(&format!("model/{name}"), deep("{\"a\":"));
-        assert!(ChatEncoder::load(&desk.path("model"), 256).is_err());
+        assert!(ChatEncoder::load(&desk.path("model"), &EncodingSettings::of_model(256)).is_err());
     }
 }
 
@@ -189,6 +190,6 @@ fn a_tokenizer_on_which_its_library_panics_does_not_load() {
     let damaged = good.replace("\"decoder\": {", "\"decoder\": {\"\u{1}\": 1,");
     assert_ne!(damaged, good);
     desk.file("model/tokenizer.json", damaged);
-    let err = ChatEncoder::load(&desk.path("model"), 256).unwrap_err();
+    let err = ChatEncoder::load(&desk.path("model"), &EncodingSettings::of_model(256)).unwrap_err();
     assert!(causes(&err).contains("the tokenizer does not load"), "{}", causes(&err));
 }
