@@ -233,3 +233,6 @@ fn vocab_and_merges(pieces: &[Piece]) -> (Vocab, Merges) {
     let vocab = pieces.iter().zip(0..).map(|(piece, id)| (piece.text.clone(), id)).collect();
     (vocab, merges)
 }
+
+#[cfg(test)]
+mod tests;
