@@ -9,7 +9,8 @@ the text and what the assistant says in it, or the error; a test of less-select 
 
     LESS_SELECT_TEMPLATES=OUT.json cargo test --lib crosscheck_templates -- --ignored
 
-What the assistant says is known where a training variant renders the same text.
+What the assistant says is known where a template or its training variant marks it in the same text, and
+where a template does nothing but append: a turn is then what comes behind its generation prompt.
 """
 
 import datetime
@@ -139,16 +140,36 @@ def render(source, messages, variables, mask=False):
     return texts[0], spans[0] if mask else None, None
 
 
+def blocks(text, training, messages, variables):
+    """What the variant for training marks, if it renders the same text."""
+    marked, spans, _ = render(training, messages, variables, mask=True)
+    return spans if marked == text else None
+
+
+def appended(text, source, messages, variables):
+    """What each turn of the assistant appends to its generation prompt, if all turns do so."""
+    spans = []
+    for turn, message in enumerate(messages):
+        if message["role"] == "assistant":
+            prompt, _, _ = render(source, messages[:turn], {**variables, "add_generation_prompt": True})
+            through, _, _ = render(source, messages[: turn + 1], variables)
+            if prompt is None or through is None or not (text.startswith(through) and through.startswith(prompt)):
+                return None
+            spans.append((len(prompt), len(through)))
+    return spans
+
+
 def golden(source, training, messages, variables):
     text, _, error = render(source, messages, variables)
     if text is None:
         return {"error": error, **said(messages, "")}
-    supervised = None
-    if training is not None:
-        marked, spans, _ = render(training, messages, variables, mask=True)
-        if marked == text:
-            at = lambda char: len(text[:char].encode())
-            supervised = [[at(start), at(end)] for start, end in spans]
+    has_blocks = "endgeneration" in source
+    training = source if has_blocks else training
+    spans = blocks(text, training, messages, variables) if training else None
+    if spans is None and not has_blocks:
+        spans = appended(text, source, messages, variables)
+    at = lambda char: len(text[:char].encode())
+    supervised = spans and [[at(start), at(end)] for start, end in spans]
     return {"text": text, "supervised": supervised, **said(messages, text)}
 
 

@@ -181,13 +181,8 @@ pub fn gradient_fingerprint(
 /// Raise a stage's number whenever its code changes what it writes.
 fn code_version(stage: Stage) -> u32 {
     match stage {
-        Stage::Warmup | Stage::Gradients => 2,
-        Stage::Ingest
-        | Stage::Cascade
-        | Stage::Index
-        | Stage::Score
-        | Stage::Select
-        | Stage::Report => 1,
+        Stage::Ingest | Stage::Warmup | Stage::Gradients => 2,
+        Stage::Cascade | Stage::Index | Stage::Score | Stage::Select | Stage::Report => 1,
     }
 }
 

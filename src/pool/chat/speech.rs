@@ -176,9 +176,7 @@ impl Speech<'_> {
         let earlier = self.template.render(earlier, &self.conversation.variables).ok()?;
         match self.generation_prompt(turn) {
             // Equal, it is none, or stands there without being asked for.
-            Some(prompt) if prompt != earlier && text.starts_with(&prompt) => {
-                Some(shared.min(prompt.len()))
-            }
+            Some(prompt) if prompt != earlier && text.starts_with(&prompt) => Some(prompt.len()),
             _ if shared == before.len() => Some(shared),
             // Something else differs, too: it must be of this turn.
             _ if text.starts_with(&earlier) => Some(shared.min(earlier.len())),
