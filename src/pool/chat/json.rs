@@ -3,7 +3,7 @@
 use std::fmt::{self, Write};
 
 use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{Error, ErrorKind};
+use minijinja::{Error, ErrorKind, State};
 
 /// Bytes before a line, a level: the text is paid for only when it is there.
 const MAX_INDENT: usize = 64;
@@ -14,25 +14,26 @@ const MAX_DEPTH: usize = 128;
 /// escapes for HTML that Jinja's own filter adds.
 #[expect(clippy::needless_pass_by_value, reason = "the form of a filter")]
 pub(super) fn tojson(
+    state: &State<'_, '_>,
     value: &Value,
     ensure_ascii: Option<Value>,
     indent: Option<Value>,
-    separators: Option<Value>,
     options: Kwargs,
 ) -> Result<String, Error> {
     let option = |position: Option<Value>, name| match position {
         Some(value) => Ok(value),
         None => options.get::<Option<Value>>(name).map(Option::unwrap_or_default),
     };
+    let (indent, separators) = (option(indent, "indent")?, option(None, "separators")?);
     let style = Style {
         ensure_ascii: option(ensure_ascii, "ensure_ascii")?.is_true(),
         sort_keys: option(None, "sort_keys")?.is_true(),
-        ..Style::new(&option(indent, "indent")?, &option(separators, "separators")?)?
+        ..Style::new(&indent, &separators)?
     };
     options.assert_all_used()?;
-    let mut json = String::new();
-    style.write(&mut json, value, 0)?;
-    Ok(json)
+    let mut writer = Writer { state, style, json: String::new(), n_paid: 0 };
+    writer.write(value, 0)?;
+    Ok(writer.json)
 }
 
 /// The arguments of `json.dumps`.
@@ -71,84 +72,106 @@ impl Style {
             between_key_and_value,
         })
     }
+}
 
-    fn write(&self, json: &mut String, value: &Value, depth: usize) -> Result<(), Error> {
+/// A text in the making.
+struct Writer<'a> {
+    state: &'a State<'a, 'a>,
+    style: Style,
+    json: String,
+    /// Bytes of it that fuel was taken for: it may become much longer than what
+    /// it is made of.
+    n_paid: usize,
+}
+
+impl Writer<'_> {
+    fn write(&mut self, value: &Value, depth: usize) -> Result<(), Error> {
         if depth > MAX_DEPTH {
             return Err(invalid(format!("`tojson` writes {MAX_DEPTH} levels at most")));
         }
         match value.kind() {
-            ValueKind::None => json.push_str("null"),
-            ValueKind::Bool => json.push_str(if value.is_true() { "true" } else { "false" }),
-            ValueKind::Number => json.push_str(&number(value)),
-            ValueKind::String => self.write_text(json, value.as_str().unwrap_or_default()),
+            ValueKind::None => self.json.push_str("null"),
+            ValueKind::Bool => self.json.push_str(if value.is_true() { "true" } else { "false" }),
+            ValueKind::Number => self.json.push_str(&number(value)),
+            ValueKind::String => self.write_text(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => {
                 let items = value.try_iter()?.map(|item| (None, item));
-                self.write_all(json, ('[', ']'), items, depth)?;
+                self.write_all(('[', ']'), items, depth)?;
             }
             ValueKind::Map => {
                 let mut keys: Vec<_> = value.try_iter()?.collect();
-                if self.sort_keys {
+                if self.style.sort_keys {
                     keys.sort();
                 }
-                let members = keys
-                    .into_iter()
-                    .map(|key| (Some(key.clone()), value.get_item(&key).unwrap_or_default()));
-                self.write_all(json, ('{', '}'), members, depth)?;
+                let member = |key: Value| {
+                    let member = value.get_item(&key).unwrap_or_default();
+                    (Some(key), member)
+                };
+                self.write_all(('{', '}'), keys.into_iter().map(member), depth)?;
             }
             other => return Err(invalid(format!("`tojson` has no words for {other}"))),
         }
-        Ok(())
+        self.pay()
+    }
+
+    /// Takes fuel for what is new, 64 bytes for one as elsewhere.
+    fn pay(&mut self) -> Result<(), Error> {
+        let n_steps = (self.json.len() - self.n_paid) / 64;
+        self.n_paid += 64 * n_steps;
+        self.state.consume_fuel(n_steps as u64)
     }
 
     /// Items, each with its key if it has one, between `brackets`.
     fn write_all(
-        &self,
-        json: &mut String,
+        &mut self,
         brackets: (char, char),
         items: impl Iterator<Item = (Option<Value>, Value)>,
         depth: usize,
     ) -> Result<(), Error> {
-        json.push(brackets.0);
+        self.json.push(brackets.0);
         let mut is_empty = true;
         for (key, item) in items {
             if !is_empty {
-                json.push_str(&self.between_items);
+                self.json.push_str(&self.style.between_items);
             }
             is_empty = false;
-            self.begin_line(json, depth + 1);
+            self.begin_line(depth + 1);
             if let Some(key) = key {
-                self.write_key(json, &key)?;
-                json.push_str(&self.between_key_and_value);
+                self.write_key(&key)?;
+                self.json.push_str(&self.style.between_key_and_value);
             }
-            self.write(json, &item, depth + 1)?;
+            self.write(&item, depth + 1)?;
         }
         if !is_empty {
-            self.begin_line(json, depth);
+            self.begin_line(depth);
         }
-        json.push(brackets.1);
+        self.json.push(brackets.1);
         Ok(())
     }
 
-    fn begin_line(&self, json: &mut String, depth: usize) {
-        if let Some(indent) = &self.indent {
-            json.push('\n');
-            (0..depth).for_each(|_| json.push_str(indent));
+    fn begin_line(&mut self, depth: usize) {
+        if let Some(indent) = &self.style.indent {
+            self.json.push('\n');
+            (0..depth).for_each(|_| self.json.push_str(indent));
         }
     }
 
     /// A key; one that is no text as the text of its JSON.
-    fn write_key(&self, json: &mut String, key: &Value) -> Result<(), Error> {
+    fn write_key(&mut self, key: &Value) -> Result<(), Error> {
         if let Some(key) = key.as_str() {
-            self.write_text(json, key);
+            self.write_text(key);
             return Ok(());
         }
-        let mut text = String::new();
-        self.write(&mut text, key, MAX_DEPTH)?;
-        self.write_text(json, &text);
+        let start = self.json.len();
+        self.write(key, MAX_DEPTH)?;
+        let text = self.json.split_off(start);
+        self.n_paid = self.n_paid.min(start);
+        self.write_text(&text);
         Ok(())
     }
 
-    fn write_text(&self, json: &mut String, text: &str) {
+    fn write_text(&mut self, text: &str) {
+        let json = &mut self.json;
         json.push('"');
         for char in text.chars() {
             match char {
@@ -160,7 +183,7 @@ impl Style {
                 '\u{8}' => json.push_str("\\b"),
                 '\u{c}' => json.push_str("\\f"),
                 '\0'..='\u{1f}' => escape(json, char),
-                '\u{7f}'.. if self.ensure_ascii && !char.is_ascii() => escape(json, char),
+                '\u{7f}'.. if self.style.ensure_ascii && !char.is_ascii() => escape(json, char),
                 _ => json.push(char),
             }
         }

@@ -6,7 +6,7 @@
 use jiff::civil::Date;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value, ValueKind};
-use minijinja::{Environment, Error, ErrorKind};
+use minijinja::{Environment, Error, ErrorKind, State};
 
 use super::json::{indentation, tojson};
 
@@ -71,17 +71,20 @@ fn is_iterable(value: &Value) -> bool {
 /// Jinja's `indent`, which keeps the line end that a text ends with.
 #[expect(clippy::needless_pass_by_value, reason = "the form of a filter")]
 fn indent(
+    state: &State<'_, '_>,
     text: &str,
     width: Option<Value>,
     first: Option<bool>,
-    blank: Option<bool>,
     options: Kwargs,
 ) -> Result<String, Error> {
     let width = width.or(options.get("width")?).unwrap_or_else(|| Value::from(4));
     let first = first.or(options.get("first")?).unwrap_or(false);
-    let blank = blank.or(options.get("blank")?).unwrap_or(false);
+    let blank = options.get::<Option<bool>>("blank")?.unwrap_or(false);
     options.assert_all_used()?;
     let blanks = indentation(&width)?;
+    // Paid before it is there: it may be as many times as long.
+    let n_lines = text.bytes().filter(|byte| *byte == b'\n').count() + 1;
+    state.consume_fuel((n_lines * blanks.len() / 64) as u64)?;
     let mut indented = String::with_capacity(text.len());
     for (line_idx, line) in text.split('\n').enumerate() {
         if line_idx > 0 {
@@ -122,7 +125,7 @@ mod tests {
     #[test]
     fn filters_and_tests_are_those_of_jinja() {
         check(r"{{ 'a\n\nb\n' | indent(2, first=true) }}|", "  a\n\n  b\n|");
-        check(r"{{ 'a\nb' | indent('> ', true, true) }}", "> a\n> b");
+        check(r"{{ 'a\nb' | indent('> ', true, blank=true) }}", "> a\n> b");
         check(
             "{{ none is iterable }} {{ x is iterable }} {{ 'a' is iterable }} {{ [] is iterable }}",
             "False True True True",

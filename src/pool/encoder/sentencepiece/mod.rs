@@ -28,6 +28,9 @@ use tokenizers::{AddedToken, Tokenizer};
 
 pub use self::model_proto::ProtoError;
 
+/// Longest text that a character is normalized to; Unicode's longest has 33 bytes.
+const MAX_REPLACEMENT_BYTES: usize = 256;
+
 /// What stands for a blank.
 const BLANK: char = '▁';
 
@@ -202,14 +205,19 @@ fn blanks() -> Result<Replace, SentencePieceError> {
     Replace::new(" ", BLANK.to_string()).map_err(SentencePieceError::Tokenizer)
 }
 
-/// Compiled rules: the bytes of a trie after their number, then what replaces.
+/// Compiled rules: the length of a trie in bytes, the trie, then the texts that
+/// replace, each up to a zero.
 fn charsmap(bytes: &[u8]) -> Result<Precompiled, SentencePieceError> {
-    let n_bytes = bytes.first_chunk().map(|size| u32::from_le_bytes(*size) as usize);
-    // The library makes room for as many before it looks for them.
-    if n_bytes.is_none_or(|n_bytes| n_bytes > bytes.len() - 4) {
-        return Err(SentencePieceError::Charsmap);
+    let damaged = SentencePieceError::Charsmap;
+    let Some((size, rest)) = bytes.split_first_chunk() else { return Err(damaged) };
+    // The library makes room for the trie before it looks for it.
+    let Some((_, texts)) = rest.split_at_checked(u32::from_le_bytes(*size) as usize) else {
+        return Err(damaged);
+    };
+    if texts.split(|byte| *byte == 0).any(|text| text.len() > MAX_REPLACEMENT_BYTES) {
+        return Err(damaged);
     }
-    Precompiled::from(bytes).map_err(|_| SentencePieceError::Charsmap)
+    Precompiled::from(bytes).map_err(|_| damaged)
 }
 
 /// Ids by piece, and every pair of pieces that makes a piece: in the order of the
