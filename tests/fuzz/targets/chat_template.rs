@@ -16,7 +16,10 @@ const TURNS: [(&str, &str); 5] = [
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     fuzz::wordless_model();
     fuzz::file("wordless/chat_template.jinja", bytes);
-    let Ok(encoder) = ChatEncoder::load(fuzz::wordless_model(), &EncodingSettings::of_model(256)) else { return };
+    let Ok(encoder) = ChatEncoder::load(fuzz::wordless_model(), &EncodingSettings::of_model(256))
+    else {
+        return;
+    };
     let turns = TURNS.map(|(role, content)| Turn::new(role, content));
     for turns in [&turns[..], &turns[1..3], &turns[2..3]] {
         let conversation = Conversation { turns: turns.to_vec(), ..Conversation::default() };
