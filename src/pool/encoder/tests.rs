@@ -251,7 +251,7 @@ fn a_template_by_name_begins_as_the_tokenizer_does() {
         "tulu",
         &format!(
             "<|im_start|><|system|>\nS\n<|user|>\nU\n<|assistant|>\nA{eos}\n\
-             <|user|>\nV\n<|assistant|>\nB{eos}\n"
+             <|user|>\nV\n<|assistant|>\nB{eos}"
         ),
         "A<|im_end|>B<|im_end|>",
     );

@@ -71,7 +71,7 @@ fn a_pool_of_malformed_rows_shows_the_first_and_lists_them_all() {
     insta::assert_snapshot!(desk.refuses(&[], 65), @r"
     error: the pool and the target could not be read
       caused by: 6 of 6 pool rows are malformed (100.0 %, allowed are 1.0 %)
-      pool.jsonl:1: no conversation in the columns `text`; expected `messages`, `conversations`, `instruction` and `output`, or `prompt` and `completion` or `response`
+      pool.jsonl:1: column `text` is no conversation; plain text is read with `chat-template = "none"`
       pool.jsonl:2: column `messages` is text, not a list of turns
       pool.jsonl:3: not valid json: EOF while parsing a string at column 50
       pool.jsonl:4: a list, not an object with columns
