@@ -22,21 +22,15 @@ pub(super) struct Speech<'a> {
 impl Speech<'_> {
     /// Byte ranges of the assistant's turns, one each, in order.
     pub(super) fn spans(&self) -> Result<Vec<Range<usize>>, RejectReason> {
-        let (contents, close) = match self.contents() {
-            Some((contents, close)) => (contents.into_iter().map(Some).collect(), close),
-            None => (vec![None; self.plain_turns().count()], Edge::Outer),
-        };
-        let mut contents: std::vec::IntoIter<Option<Range<usize>>> = contents.into_iter();
+        // Where marks do not tell, no plain turn has a content of its own.
+        let (contents, close) = self.contents().unwrap_or((Vec::new(), Edge::Outer));
+        let mut contents = contents.into_iter();
         let mut spans = Vec::new();
         let mut last_end = 0;
         for turn in self.assistant_turns() {
-            let content =
-                if self.turns()[turn].says_more() { None } else { contents.next().flatten() };
+            let content = if self.turns()[turn].says_more() { None } else { contents.next() };
             let span = match content {
-                Some(content) => {
-                    let closing = self.closing(turn, close)?;
-                    self.through_end_of_turn(content, &closing)
-                }
+                Some(content) => self.through_its_end(turn, content, close)?,
                 None => self.whole_turn(turn, last_end).ok_or(RejectReason::Rewritten)?,
             };
             if span.start < last_end {
@@ -133,12 +127,8 @@ impl Speech<'_> {
         {
             return Some(self.through_end_of_turn(said.clone(), &cut_text[said.end..]));
         }
-        let closing = |said: &Range<usize>| {
-            let closing = self.closing(turn, Edge::Outer).unwrap_or_default();
-            self.through_end_of_turn(said.clone(), &closing)
-        };
         if let Some(said) = self.lone_difference(self.text, turn, self.turns().to_vec()) {
-            return Some(closing(&said));
+            return self.through_its_end(turn, said, Edge::Outer).ok();
         }
         let said = in_cut?;
         let words = &cut_text[said.clone()];
@@ -199,9 +189,18 @@ impl Speech<'_> {
         Turn::new("assistant", self.marks.close.encode_utf8(&mut [0; 4]))
     }
 
-    /// What the template writes after the words of `turn` when the conversation
-    /// stops there.
-    fn closing(&self, turn: usize, close: Edge) -> Result<String, RejectReason> {
+    /// `said`, the words of `turn`, and what the template writes after them when
+    /// the conversation stops there.
+    fn through_its_end(
+        &self,
+        turn: usize,
+        said: Range<usize>,
+        close: Edge,
+    ) -> Result<Range<usize>, RejectReason> {
+        if turn + 1 == self.turns().len() {
+            let closing = &self.text[said.end..];
+            return Ok(self.through_end_of_turn(said, closing));
+        }
         let mut turns = self.turns()[..=turn].to_vec();
         turns[turn] = if turns[turn].says_more() {
             self.lone_mark()
@@ -209,7 +208,8 @@ impl Speech<'_> {
             self.marked(turn, Placement { open: None, close })
         };
         let cut = self.rendered(&turns)?;
-        Ok(cut.closes.last().map_or_else(String::new, |end| cut.text[*end..].to_owned()))
+        let closing = cut.closes.last().map_or("", |end| &cut.text[*end..]);
+        Ok(self.through_end_of_turn(said, closing))
     }
 
     /// `said` and what ends the turn behind it: of the text that follows as much
