@@ -68,7 +68,7 @@ fn a_pool_of_malformed_rows_shows_the_first_and_lists_them_all() {
 {"prompt": "What is 1 + 1?"}
 "#;
     desk.run.write("pool.jsonl", rows);
-    insta::assert_snapshot!(desk.refuses(&[], 65), @r"
+    insta::assert_snapshot!(desk.refuses(&[], 65), @r#"
     error: the pool and the target could not be read
       caused by: 6 of 6 pool rows are malformed (100.0 %, allowed are 1.0 %)
       pool.jsonl:1: column `text` is no conversation; plain text is read with `chat-template = "none"`
@@ -77,7 +77,7 @@ fn a_pool_of_malformed_rows_shows_the_first_and_lists_them_all() {
       pool.jsonl:4: a list, not an object with columns
       pool.jsonl:5: the conversation has no turn
     hint: repair them, or do without them by --max-rejects; `less-select ingest` lists them all in pool/rejects.jsonl of the run
-    ");
+    "#);
     insta::assert_snapshot!(desk.rejects()[5], @r#"{"side":"pool","file":"pool.jsonl","line":6,"kind":"malformed","reason":"no conversation in the columns `prompt`; expected `messages`, `conversations`, `instruction` and `output`, or `prompt` and `completion` or `response`"}"#);
     assert_eq!(desk.rejects().len(), 6);
     desk.has_no_table();
