@@ -116,7 +116,7 @@ impl Settings<'_> {
             && !path.is_file()
         {
             let choices = TemplateSource::choices();
-            let message = format!("`{}` is no file, and not one of {choices}", path.display());
+            let message = format!("`{}` is not one of {choices}", path.display());
             return Err(self.invalid("chat-template", message));
         }
         let loss_turns =
