@@ -14,7 +14,7 @@ use crate::merge::MergeError;
 use crate::pipeline::PipelineError;
 use crate::pipeline::lock::LockError;
 use crate::pipeline::worker::{Failure, WorkerError};
-use crate::pool::PoolError;
+use crate::pool::{ModelErrorKind, PoolError};
 use crate::stage::Stage;
 
 /// What the last panic said. Some are caught where they are expected, from a
@@ -102,6 +102,25 @@ pub(super) enum CliError {
     Io(#[from] io::Error),
 }
 
+/// What to do about a model's tokenizer or chat template.
+fn tokenizer_hint(kind: &ModelErrorKind) -> Option<&'static str> {
+    match kind {
+        ModelErrorKind::NoChatTemplate => Some(
+            "name what the model is to read with --chat-template: a template (chatml, llama-2, \
+             tulu, alpaca, or a file such as the chat_template.jinja of its instruction-tuned \
+             sibling), or `none` for prompts and completions as they are",
+        ),
+        ModelErrorKind::NoDefaultTemplate => {
+            Some("name the file of one of them with --chat-template")
+        }
+        ModelErrorKind::SentencePiece(_) => Some(
+            "`AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)` of the Python package \
+             `transformers` writes a tokenizer.json, which is read before this file",
+        ),
+        _ => None,
+    }
+}
+
 impl CliError {
     /// The exit code this error stands for.
     pub(super) fn exit_code(&self) -> u8 {
@@ -135,6 +154,8 @@ impl CliError {
                 "repair them, or do without them by --max-rejects; `less-select ingest` lists them \
                  all in pool/rejects.jsonl of the run"
             }
+            PipelineError::Ingest(PoolError::Model { kind, .. })
+            | PipelineError::Tokenizer(PoolError::Model { kind, .. }) => tokenizer_hint(kind)?,
             PipelineError::Ingest(PoolError::Empty { n_too_long: 1.., .. }) => "raise --max-tokens",
             PipelineError::Worker(WorkerError::Died { .. }) => {
                 "if the system ran out of memory, lower --batch-tokens; the same command continues \

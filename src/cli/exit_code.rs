@@ -157,7 +157,10 @@ impl HasExitCode for PoolError {
                 ModelErrorKind::Missing
                 | ModelErrorKind::Json(_)
                 | ModelErrorKind::Tokenizer(_)
+                | ModelErrorKind::SentencePiece(_)
                 | ModelErrorKind::NoChatTemplate
+                | ModelErrorKind::NoDefaultTemplate
+                | ModelErrorKind::NoText
                 | ModelErrorKind::Template(_) => ExitCode::BadData as u8,
             },
             Self::Columns(_) => ExitCode::Usage as u8,

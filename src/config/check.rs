@@ -9,7 +9,9 @@ use super::layers::{self, Layer, Origin};
 use super::{Config, ConfigError, RawConfig, location};
 use crate::checkpoint::LoraSettings;
 use crate::compute::{ComputeSettings, Device};
-use crate::pool::{COLUMN_ROLES, IngestSettings, Source};
+use crate::pool::{
+    COLUMN_ROLES, EncodingSettings, IngestSettings, LossTurns, Source, TemplateSource,
+};
 use crate::projection::ProjectionSettings;
 use crate::seed::Seed;
 use crate::warmup::WarmupSettings;
@@ -99,9 +101,28 @@ impl Settings<'_> {
             pool: self.sources("pool", self.raw.pool.as_ref())?,
             target: self.sources("target", self.raw.target.as_ref())?,
             columns: self.columns()?,
-            max_tokens: self.count("max-tokens", self.raw.max_tokens)?.get(),
+            encoding: self.encoding()?,
             max_rejects: self.share("max-rejects", self.raw.max_rejects.as_ref(), true)?,
         })
+    }
+
+    fn encoding(&self) -> Result<EncodingSettings, ConfigError> {
+        let chat_template = self.one_of(
+            "chat-template",
+            self.raw.chat_template.as_ref(),
+            &TemplateSource::choices(),
+        )?;
+        if let TemplateSource::File(path) = &chat_template
+            && !path.is_file()
+        {
+            let choices = TemplateSource::choices();
+            let message = format!("`{}` is not one of {choices}", path.display());
+            return Err(self.invalid("chat-template", message));
+        }
+        let loss_turns =
+            self.one_of("loss-turns", self.raw.loss_turns.as_ref(), LossTurns::CHOICES)?;
+        let max_tokens = self.count("max-tokens", self.raw.max_tokens)?.get();
+        Ok(EncodingSettings { chat_template, loss_turns, max_tokens })
     }
 
     fn sources(

@@ -20,7 +20,7 @@ use crate::checkpoint::LoraSettings;
 use crate::compute::{ComputeSettings, Device};
 use crate::gradient::direction::GradientKind;
 use crate::influence::Aggregation;
-use crate::pool::IngestSettings;
+use crate::pool::{IngestSettings, TemplateSource};
 use crate::projection::ProjectionSettings;
 use crate::seed::Seed;
 use crate::selection::{Budget, Schema};
@@ -136,6 +136,9 @@ impl Config {
         ];
         let mut settings = layers::to_map(&self.raw);
         settings.retain(|name, _| !LOCAL.contains(&name.as_str()));
+        if let TemplateSource::File(_) = self.ingest.encoding.chat_template {
+            settings.remove("chat-template");
+        }
         settings
     }
 }

@@ -79,6 +79,29 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub columns: Option<Vec<String>>,
 
+    /// What renders conversations: model, none, chatml, llama-2, tulu, alpaca or a file
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_CHAT_TEMPLATE",
+        hide_env = true,
+        help_heading = "Data"
+    )]
+    #[arg(value_name = "NAME|FILE")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub chat_template: Option<String>,
+
+    /// Turns that carry loss: assistant, last-assistant or all
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_LOSS_TURNS",
+        hide_env = true,
+        help_heading = "Data"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loss_turns: Option<String>,
+
     /// Cut longer examples at this many tokens
     #[arg(
         long,

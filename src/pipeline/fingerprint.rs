@@ -15,7 +15,7 @@ use super::checksums::Checksums;
 use super::manifest::Manifest;
 use crate::checkpoint::{Checkpoint, checkpoints_in};
 use crate::config::Config;
-use crate::pool::ChatEncoder;
+use crate::pool::{ChatEncoder, EncodingSettings, TemplateSource};
 use crate::stage::Stage;
 
 /// Everything that decides a stage's output.
@@ -181,13 +181,8 @@ pub fn gradient_fingerprint(
 /// Raise a stage's number whenever its code changes what it writes.
 fn code_version(stage: Stage) -> u32 {
     match stage {
-        Stage::Warmup | Stage::Gradients => 2,
-        Stage::Ingest
-        | Stage::Cascade
-        | Stage::Index
-        | Stage::Score
-        | Stage::Select
-        | Stage::Report => 1,
+        Stage::Ingest | Stage::Warmup | Stage::Gradients => 2,
+        Stage::Cascade | Stage::Index | Stage::Score | Stage::Select | Stage::Report => 1,
     }
 }
 
@@ -223,9 +218,13 @@ fn settings_of(stage: Stage, config: &Config) -> Value {
     // rounding and for what dropout hides in the warm-up.
     let dtype = compute.precision();
     match stage {
-        Stage::Ingest => json!({
-            "columns": ingest.columns, "max-tokens": ingest.max_tokens, "max-rejects": ingest.max_rejects,
-        }),
+        Stage::Ingest => {
+            let EncodingSettings { chat_template, loss_turns, max_tokens } = &ingest.encoding;
+            json!({
+                "columns": ingest.columns, "chat-template": template_name(chat_template),
+                "loss-turns": loss_turns, "max-tokens": max_tokens, "max-rejects": ingest.max_rejects,
+            })
+        }
         Stage::Warmup if checkpoints.is_some() => json!({}),
         Stage::Warmup => json!({
             "warmup": warmup, "lora": lora, "dtype": dtype, "seed": seed, "random-weights": random_weights,
@@ -260,7 +259,10 @@ fn outside_inputs(
                     );
                 }
             }
-            Ok(add_folder("model", &config.model, is_tokenizer_file, checksums, files)?)
+            if let TemplateSource::File(path) = &config.ingest.encoding.chat_template {
+                files.insert("chat template".to_owned(), checksums.of(path)?);
+            }
+            Ok(add_folder("model", &config.model, ChatEncoder::reads, checksums, files)?)
         }
         Stage::Cascade => Ok(add_folder("model", &config.model, is_weight_file, checksums, files)?),
         Stage::Warmup | Stage::Gradients => {
@@ -290,8 +292,12 @@ fn add_own_checkpoints(
     Ok(())
 }
 
-fn is_tokenizer_file(name: &str) -> bool {
-    ChatEncoder::FILES.contains(&name)
+/// A template's name; a file is known by its content.
+fn template_name(source: &TemplateSource) -> String {
+    match source {
+        TemplateSource::File(_) => "file".to_owned(),
+        named => named.to_string(),
+    }
 }
 
 fn is_weight_file(name: &str) -> bool {

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::encoder::SentencePieceError;
 use super::reject::Reject;
 
 /// The two sides that rows are read for.
@@ -201,12 +202,21 @@ pub enum ModelErrorKind {
     #[error("the tokenizer does not load")]
     Tokenizer(#[source] tokenizers::Error),
 
+    /// It is no SentencePiece model that can be used.
+    #[error("the tokenizer does not load")]
+    SentencePiece(#[source] SentencePieceError),
+
     /// Nothing says how a conversation becomes text.
-    #[error(
-        "has no `chat_template`, and there is no chat_template.jinja beside it; a base model needs \
-         one of either, such as that of its instruction-tuned sibling"
-    )]
+    #[error("has no `chat_template`, and there is no chat_template.jinja beside it")]
     NoChatTemplate,
+
+    /// There are named templates, but none that is used when no name is given.
+    #[error("has no template by the name of `default`, and there is no chat_template.jinja")]
+    NoDefaultTemplate,
+
+    /// A template's file is not UTF-8.
+    #[error("not UTF-8")]
+    NoText,
 
     /// The template is no valid Jinja.
     #[error("the chat template does not parse")]

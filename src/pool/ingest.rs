@@ -12,7 +12,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde_json::{Map, Value};
 
-use super::encoder::ChatEncoder;
+use super::encoder::{ChatEncoder, TemplateSource};
 use super::error::Side;
 use super::read::{Row, for_each_row};
 use super::reject::{Reject, RejectReason};
@@ -122,8 +122,11 @@ impl<'a> Intake<'a> {
         observer: &'a dyn Observer,
     ) -> Result<Self, PoolError> {
         Ok(Self {
-            columns: Columns::new(&settings.columns)?,
-            encoder: ChatEncoder::load(model_dir, settings.max_tokens)?,
+            columns: Columns::new(
+                &settings.columns,
+                settings.encoding.chat_template == TemplateSource::None,
+            )?,
+            encoder: ChatEncoder::load(model_dir, &settings.encoding)?,
             max_rejects: settings.max_rejects,
             observer,
         })
@@ -196,14 +199,14 @@ impl<'a> Intake<'a> {
         line: u64,
         original: Map<String, Value>,
     ) -> Result<Entry, RejectReason> {
-        let messages = self.columns.messages(&original)?;
+        let conversation = self.columns.conversation(&original)?;
         let subtask = match side {
             Side::Pool => None,
             Side::Target => {
                 Some(self.columns.subtask(&original)?.unwrap_or_else(|| file.source.clone()))
             }
         };
-        let encoded = self.encoder.encode(&messages)?;
+        let encoded = self.encoder.encode(&conversation)?;
         Ok(Entry {
             source: file.source.clone(),
             subtask,
@@ -215,7 +218,7 @@ impl<'a> Intake<'a> {
                 supervised: encoded.supervised,
             },
             truncated: encoded.truncated,
-            record: Record { messages, original },
+            record: Record { messages: conversation.messages(), original },
         })
     }
 

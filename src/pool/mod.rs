@@ -9,6 +9,7 @@
 //! (`chat`), and token ids with a label mask (`encoder`).
 
 mod chat;
+mod conversation;
 mod dictionaries;
 mod embedded;
 mod encoder;
@@ -16,6 +17,7 @@ mod error;
 mod footer;
 pub(crate) mod guard;
 mod ingest;
+mod loss_turns;
 mod read;
 mod reject;
 mod shape;
@@ -25,17 +27,20 @@ mod summary;
 pub mod table;
 mod tally;
 
-pub use encoder::{ChatEncoder, Encoded};
+pub use conversation::{Conversation, Turn};
+pub use encoder::{
+    ChatEncoder, Encoded, EncodingSettings, ProtoError, SentencePieceError, TemplateSource,
+};
 pub use error::{InputErrorKind, ModelErrorKind, PoolError, Side, TableErrorKind};
 pub use ingest::{POOL_TABLE, REJECTS, TARGET_TABLE, ingest, survey};
+pub use loss_turns::LossTurns;
 pub use reject::{Reject, RejectKind, RejectReason};
 use serde::{Deserialize, Serialize};
 pub use shape::COLUMN_ROLES;
 pub use summary::{IngestSummary, SourceSummary};
 
 /// The settings of the ingest stage.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq)]
 pub struct IngestSettings {
     /// Where pool rows come from.
     pub pool: Vec<Source>,
@@ -44,8 +49,8 @@ pub struct IngestSettings {
     /// Own column names: role of the column (`messages`, `system`, `prompt`,
     /// `completion`, `subtask`) to its name. Empty: shapes are recognized.
     pub columns: std::collections::BTreeMap<String, String>,
-    /// Most tokens of an example; longer ones are cut at the end.
-    pub max_tokens: usize,
+    /// How conversations become tokens.
+    pub encoding: EncodingSettings,
     /// Largest share of malformed rows, in `[0, 1]`, before the stage fails.
     pub max_rejects: f64,
 }
@@ -135,12 +140,12 @@ impl Example {
     }
 }
 
-/// One turn of a conversation.
+/// The text of a turn, as tables and data sets keep it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// `system`, `user`, `assistant` or `tool`, as the chat template names it.
     pub role: String,
-    /// What was said.
+    /// What was said; empty where a turn does nothing but call tools.
     pub content: String,
 }
 

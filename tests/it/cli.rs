@@ -55,6 +55,18 @@ fn a_pool_that_is_not_there_is_named() {
 }
 
 #[test]
+fn a_chat_template_that_is_not_there_is_named_with_those_that_are() {
+    insta::assert_snapshot!(refuses(&["--chat-template", "chatlm", "--model", "."], 2), @r#"
+    error: invalid settings
+      caused by: invalid `chat-template` (flag): `chatlm` is not one of model, none, chatml, llama-2, tulu, alpaca or a file
+    "#);
+    insta::assert_snapshot!(refuses(&["--loss-turns", "user", "--model", "."], 2), @r#"
+    error: invalid settings
+      caused by: invalid `loss-turns` (flag): `user` is not one of assistant, last-assistant or all
+    "#);
+}
+
+#[test]
 fn a_model_that_is_not_there_is_named_with_the_way_out() {
     let said = refuses(&["--model", "no/such/model"], 2);
     assert!(said.contains("no model `no/such/model`") && said.contains("--model DIR"), "{said}");

@@ -8,8 +8,8 @@ use std::sync::Mutex;
 use fs_err as fs;
 use less_select::pool::table::{ExampleTable, TableRow};
 use less_select::pool::{
-    IngestSettings, IngestSummary, POOL_TABLE, PoolError, REJECTS, SourceSummary, TARGET_TABLE,
-    ingest, survey,
+    EncodingSettings, IngestSettings, IngestSummary, POOL_TABLE, PoolError, REJECTS, SourceSummary,
+    TARGET_TABLE, ingest, survey,
 };
 use less_select::progress::{Event, Observer, Silent};
 use proptest::prelude::*;
@@ -25,7 +25,7 @@ fn settings(pool: &[&str], target: &[&str]) -> IngestSettings {
         pool: sources(pool),
         target: sources(target),
         columns: BTreeMap::new(),
-        max_tokens: 256,
+        encoding: EncodingSettings::of_model(256),
         max_rejects: 0.01,
     }
 }
@@ -105,7 +105,7 @@ fn total(sources: &[SourceSummary]) -> SourceSummary {
 fn the_example_data_becomes_two_tables() {
     let desk = Desk::new();
     let mut settings = settings(&["example:pool"], &["example:gsm8k", "example:tydiqa"]);
-    settings.max_tokens = 100_000;
+    settings.encoding.max_tokens = 100_000;
     let summary = desk.ingest(&settings).unwrap();
     let (pool, target) = (desk.pool(), desk.target());
     assert_eq!(pool.rows().len() as u64, total(&summary.pool).n_kept);
@@ -227,7 +227,7 @@ fn an_empty_side_is_an_error_that_names_it() {
     let empty = desk.file("empty.jsonl", "\n");
     let some = desk.rows("some.jsonl", &sums(2));
     let mut long = settings(&[&some], &[&some]);
-    long.max_tokens = 3;
+    long.encoding.max_tokens = 3;
     insta::assert_snapshot!(desk.problem(&settings(&[&empty], &[&some])), @"the pool is empty: no row in `DESK/empty.jsonl`");
     insta::assert_snapshot!(desk.problem(&settings(&[&some], &[&empty])), @"the target is empty: no row in `DESK/empty.jsonl`");
     insta::assert_snapshot!(desk.problem(&settings(&[&some], &[])), @"the target is empty: no input is set");

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::is_assistant;
-use crate::pool::Message;
+use serde_json::Value;
+
+use crate::pool::{Conversation, Turn};
 
 /// Two characters that occur nowhere in a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,8 +32,8 @@ pub(super) struct Placement {
 }
 
 impl Placement {
-    /// What to try for `messages`, in order.
-    pub(super) fn candidates(messages: &[Message]) -> &'static [Self] {
+    /// What to try for `turns`, in order.
+    pub(super) fn candidates(turns: &[Turn]) -> &'static [Self] {
         const fn marked(open: Edge, close: Edge) -> Placement {
             Placement { open: Some(open), close }
         }
@@ -46,8 +47,8 @@ impl Placement {
             Placement { open: None, close: Edge::Outer },
             Placement { open: None, close: Edge::Inner },
         ];
-        let has_blank_edge = |turn: &Message| turn.content.trim() != turn.content;
-        if messages.iter().any(|turn| is_assistant(turn) && has_blank_edge(turn)) {
+        let has_blank_edge = |turn: &Turn| turn.content().trim() != turn.content();
+        if turns.iter().any(|turn| turn.is_assistant() && has_blank_edge(turn)) {
             &WITH_BLANKS
         } else {
             // The edges are the same.
@@ -80,18 +81,20 @@ impl Marked {
 }
 
 impl Marks {
-    /// The first two private-use characters that `messages` do not contain;
-    /// `None` if they use all 6,400 up.
-    pub(super) fn unused_in(messages: &[Message]) -> Option<Self> {
-        let mut unused = ('\u{e000}'..='\u{f8ff}').filter(|mark| {
-            messages.iter().all(|turn| !turn.content.contains(*mark) && !turn.role.contains(*mark))
-        });
+    /// The first two private-use characters that `conversation` does not
+    /// contain; `None` if it uses all 6,400 up.
+    pub(super) fn unused_in(conversation: &Conversation) -> Option<Self> {
+        let is_used = |mark: char| {
+            let fields = conversation.turns.iter().flat_map(|turn| turn.fields().values());
+            fields.chain(conversation.variables.values()).any(|value| contains(value, mark))
+        };
+        let mut unused = ('\u{e000}'..='\u{f8ff}').filter(|mark| !is_used(*mark));
         Some(Self { open: unused.next()?, close: unused.next()? })
     }
 
-    /// `message` with marks in its content.
-    pub(super) fn put(self, message: &Message, placement: Placement) -> Message {
-        let content = message.content.as_str();
+    /// `turn` with marks in its content.
+    pub(super) fn put(self, turn: &Turn, placement: Placement) -> Turn {
+        let content = turn.content();
         let (start, end) = (content.len() - content.trim_start().len(), content.trim_end().len());
         let at_start = |edge: Edge| if edge == Edge::Outer { 0 } else { start.min(end) };
         let open = placement.open.map(at_start);
@@ -103,7 +106,7 @@ impl Marks {
         marked.push_str(&content[middle..close]);
         marked.push(self.close);
         marked.push_str(&content[close..]);
-        Message { role: message.role.clone(), content: marked }
+        turn.with_content(&marked)
     }
 
     /// `text` without the marks, and where they stood.
@@ -126,22 +129,38 @@ impl Marks {
     }
 }
 
+/// Whether `mark` occurs in a text of `value`.
+fn contains(value: &Value, mark: char) -> bool {
+    match value {
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        Value::String(text) => text.contains(mark),
+        Value::Array(values) => values.iter().any(|value| contains(value, mark)),
+        Value::Object(fields) => {
+            fields.iter().any(|(name, value)| name.contains(mark) || contains(value, mark))
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
 
-    fn assistant(content: &str) -> Message {
-        Message { role: "assistant".to_owned(), content: content.to_owned() }
+    fn conversation(content: &str) -> Conversation {
+        let turns = vec![Turn::new("assistant", content)];
+        Conversation { turns, ..Conversation::default() }
     }
 
     #[test]
     fn marks_are_characters_that_nobody_uses() {
-        let marks = Marks::unused_in(&[assistant("a\u{e000}b\u{e002}")]).unwrap();
-        assert_eq!(marks, Marks { open: '\u{e001}', close: '\u{e003}' });
+        let mut used = conversation("a\u{e000}b\u{e002}");
+        used.variables.insert("tools".to_owned(), json!([{ "name\u{e003}": "\u{e004}" }]));
+        let marks = Marks::unused_in(&used).unwrap();
+        assert_eq!(marks, Marks { open: '\u{e001}', close: '\u{e005}' });
         let every_one: String = ('\u{e000}'..='\u{f8fe}').collect();
-        assert_eq!(Marks::unused_in(&[assistant(&every_one)]), None);
+        assert_eq!(Marks::unused_in(&conversation(&every_one)), None);
     }
 
     #[test]
@@ -156,10 +175,10 @@ mod tests {
     proptest! {
         #[test]
         fn marks_put_in_and_taken_out_leave_the_content(content in "[ \na-cé🦀]{0,8}") {
-            let message = assistant(&content);
-            let marks = Marks::unused_in(std::slice::from_ref(&message)).unwrap();
-            for placement in Placement::candidates(std::slice::from_ref(&message)) {
-                let marked = marks.take_out(&marks.put(&message, *placement).content);
+            let conversation = conversation(&content);
+            let marks = Marks::unused_in(&conversation).unwrap();
+            for placement in Placement::candidates(&conversation.turns) {
+                let marked = marks.take_out(marks.put(&conversation.turns[0], *placement).content());
                 prop_assert_eq!(&marked.text, &content);
                 prop_assert_eq!(marked.opens.len(), usize::from(placement.open.is_some()));
                 if let Some(spans) = marked.spans() {

@@ -1,11 +1,14 @@
 //! The Jinja environment that `transformers` gives to chat templates:
 //! `trim_blocks`, `lstrip_blocks`, loop controls, Python's methods of strings,
-//! lists and dictionaries, and three helpers of its own.
+//! lists and dictionaries, and helpers of its own. Where minijinja's
+//! filters and tests differ from Jinja's, these are Jinja's.
 
 use jiff::civil::Date;
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Value};
-use minijinja::{Environment, Error, ErrorKind, filters};
+use minijinja::value::{Kwargs, Value, ValueKind};
+use minijinja::{Environment, Error, ErrorKind, State};
+
+use super::json::{indentation, tojson};
 
 /// The day that `strftime_now` tells: the one that the templates of Llama 3.x
 /// print when they are given no date. Today's would make another text, and
@@ -17,9 +20,6 @@ const TODAY: Date = jiff::civil::date(2024, 7, 26);
 /// or doubles a text until memory does, is stopped within a second.
 const FUEL: u64 = 4_000_000;
 
-/// Blanks before a line that `tojson` writes, a level: its result is paid for
-/// only when it is there.
-const MAX_INDENT: usize = 64;
 /// Longest format of `strftime_now`, whose directives may ask for width.
 const MAX_FORMAT: usize = 256;
 
@@ -37,6 +37,8 @@ pub(super) fn environment() -> Environment<'static> {
     environment.add_function("raise_exception", raise_exception);
     environment.add_function("strftime_now", strftime_now);
     environment.add_filter("tojson", tojson);
+    environment.add_filter("indent", indent);
+    environment.add_test("iterable", is_iterable);
     environment
 }
 
@@ -53,6 +55,50 @@ fn raise_exception(message: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message))
 }
 
+/// None is not iterable in Python, what is undefined is; minijinja finds no item
+/// in either.
+fn is_iterable(value: &Value) -> bool {
+    matches!(
+        value.kind(),
+        ValueKind::Undefined
+            | ValueKind::String
+            | ValueKind::Seq
+            | ValueKind::Iterable
+            | ValueKind::Map
+    )
+}
+
+/// Jinja's `indent`, which keeps the line end that a text ends with.
+#[expect(clippy::needless_pass_by_value, reason = "the form of a filter")]
+fn indent(
+    state: &State<'_, '_>,
+    text: &str,
+    width: Option<Value>,
+    first: Option<bool>,
+    options: Kwargs,
+) -> Result<String, Error> {
+    let width = width.or(options.get("width")?).unwrap_or_else(|| Value::from(4));
+    let first = first.or(options.get("first")?).unwrap_or(false);
+    let blank = options.get::<Option<bool>>("blank")?.unwrap_or(false);
+    options.assert_all_used()?;
+    let blanks = indentation(&width)?;
+    // Paid before it is there: it may be as many times as long.
+    let n_lines = text.bytes().filter(|byte| *byte == b'\n').count() + 1;
+    state.consume_fuel((n_lines * blanks.len() / 64) as u64)?;
+    let mut indented = String::with_capacity(text.len());
+    for (line_idx, line) in text.split('\n').enumerate() {
+        if line_idx > 0 {
+            indented.push('\n');
+        }
+        let is_indented = if line_idx == 0 { first } else { blank || !line.is_empty() };
+        if is_indented {
+            indented.push_str(&blanks);
+        }
+        indented.push_str(line);
+    }
+    Ok(indented)
+}
+
 fn strftime_now(format: &str) -> Result<String, Error> {
     if format.len() > MAX_FORMAT {
         let reason = format!("`strftime_now` takes a format of {MAX_FORMAT} bytes at most");
@@ -60,45 +106,6 @@ fn strftime_now(format: &str) -> Result<String, Error> {
     }
     jiff::fmt::strtime::format(format, TODAY)
         .map_err(|err| Error::new(ErrorKind::InvalidOperation, err.to_string()))
-}
-
-/// JSON as Python's `json.dumps(value, ensure_ascii=False, indent=indent)`
-/// writes it. minijinja's own filter escapes four characters for HTML.
-fn tojson(value: &Value, indent: Option<Value>, options: Kwargs) -> Result<String, Error> {
-    if options.get::<Option<bool>>("ensure_ascii")? == Some(true) {
-        let reason = "`tojson(ensure_ascii=True)` is not supported";
-        return Err(Error::new(ErrorKind::InvalidOperation, reason));
-    }
-    let n_blanks = indent.as_ref().or(options.get("indent")?).map(|n| usize::try_from(n.clone()));
-    if n_blanks.is_some_and(|n| n.is_ok_and(|n| n > MAX_INDENT)) {
-        let reason = format!("`tojson` indents by {MAX_INDENT} at most");
-        return Err(Error::new(ErrorKind::InvalidOperation, reason));
-    }
-    let json = filters::tojson(value, indent, options)?.to_string();
-    Ok(without_html_escapes(&json))
-}
-
-fn without_html_escapes(json: &str) -> String {
-    let mut plain = String::with_capacity(json.len());
-    let mut rest = json;
-    while let Some(at) = rest.find('\\') {
-        plain.push_str(&rest[..at]);
-        let escape = &rest[at..];
-        let html = [("\\u003c", '<'), ("\\u003e", '>'), ("\\u0026", '&'), ("\\u0027", '\'')]
-            .into_iter()
-            .find(|(code, _)| escape.starts_with(code));
-        if let Some((code, character)) = html {
-            plain.push(character);
-            rest = &escape[code.len()..];
-        } else {
-            // The escaped character too: it may be a backslash.
-            let n_bytes = 1 + escape[1..].chars().next().map_or(0, char::len_utf8);
-            plain.push_str(&escape[..n_bytes]);
-            rest = &escape[n_bytes..];
-        }
-    }
-    plain.push_str(rest);
-    plain
 }
 
 #[cfg(test)]
@@ -111,20 +118,18 @@ mod tests {
     }
 
     #[test]
-    fn tojson_writes_what_python_does() {
-        check(
-            r#"{{ {"b": "<a> & 'é' \\u003c \"", "a": [1, none, true, 0.5]} | tojson }}"#,
-            r#"{"b": "<a> & 'é' \\u003c \"", "a": [1, null, true, 0.5]}"#,
-        );
-        check(
-            r#"{{ {"a": [1, {}]} | tojson(indent=4, ensure_ascii=False) }}"#,
-            "{\n    \"a\": [\n        1,\n        {}\n    ]\n}",
-        );
+    fn the_calendar_changes_no_row() {
+        check("{{ strftime_now('%d %b %Y') }}", "26 Jul 2024");
     }
 
     #[test]
-    fn the_calendar_changes_no_row() {
-        check("{{ strftime_now('%d %b %Y') }}", "26 Jul 2024");
+    fn filters_and_tests_are_those_of_jinja() {
+        check(r"{{ 'a\n\nb\n' | indent(2, first=true) }}|", "  a\n\n  b\n|");
+        check(r"{{ 'a\nb' | indent('> ', true, blank=true) }}", "> a\n> b");
+        check(
+            "{{ none is iterable }} {{ x is iterable }} {{ 'a' is iterable }} {{ [] is iterable }}",
+            "False True True True",
+        );
     }
 
     #[test]

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use minijinja::value::Value;
+use minijinja::value::{Serde, Value};
 use minijinja::{Environment, Error};
 
 use super::marks::Marks;
 use super::{generation, python};
-use crate::pool::Message;
+use crate::pool::Turn;
 use crate::pool::reject::RejectReason;
 
 /// The one template of the environment.
@@ -15,6 +15,9 @@ const NAME: &str = "chat_template";
 /// What the rewritten `{% generation %}` tags print; undefined prints nothing.
 const OPEN: &str = "generation_open";
 const CLOSE: &str = "generation_close";
+
+/// What a conversation gives to a template beside its turns.
+pub(super) type Variables = serde_json::Map<String, serde_json::Value>;
 
 /// A compiled chat template and the special tokens it may print.
 #[derive(Debug)]
@@ -48,44 +51,53 @@ impl ChatTemplate {
         self.has_generation
     }
 
-    /// The conversation as text.
-    pub(super) fn render(&self, messages: &[Message]) -> Result<String, RejectReason> {
-        self.render_with(messages, [("add_generation_prompt", Value::from(false))])
+    /// `turns` as text, with the `variables` of their conversation.
+    pub(super) fn render(
+        &self,
+        turns: &[Turn],
+        variables: &Variables,
+    ) -> Result<String, RejectReason> {
+        self.render_with(turns, variables, [("add_generation_prompt", Value::from(false))])
     }
 
-    /// The conversation as text, followed by what begins an answer to it.
-    pub(super) fn render_prompt(&self, messages: &[Message]) -> Result<String, RejectReason> {
-        self.render_with(messages, [("add_generation_prompt", Value::from(true))])
+    /// `turns` as text, followed by what begins an answer to them.
+    pub(super) fn render_prompt(
+        &self,
+        turns: &[Turn],
+        variables: &Variables,
+    ) -> Result<String, RejectReason> {
+        self.render_with(turns, variables, [("add_generation_prompt", Value::from(true))])
     }
 
-    /// The conversation as text with `marks` around `{% generation %}` blocks.
+    /// `turns` as text with `marks` around `{% generation %}` blocks.
     pub(super) fn render_generation(
         &self,
-        messages: &[Message],
+        turns: &[Turn],
+        variables: &Variables,
         marks: Marks,
     ) -> Result<String, RejectReason> {
-        let variables = [
+        let own = [
             ("add_generation_prompt", Value::from(false)),
             (OPEN, Value::from(marks.open)),
             (CLOSE, Value::from(marks.close)),
         ];
-        self.render_with(messages, variables)
+        self.render_with(turns, variables, own)
     }
 
     fn render_with<const N: usize>(
         &self,
-        messages: &[Message],
-        variables: [(&str, Value); N],
+        turns: &[Turn],
+        variables: &Variables,
+        own: [(&str, Value); N],
     ) -> Result<String, RejectReason> {
-        let messages: Value = messages
-            .iter()
-            .map(|turn| Value::from_pairs([("role", &turn.role), ("content", &turn.content)]))
-            .collect();
+        let messages: Value = turns.iter().map(|turn| Value::from(Serde(turn.fields()))).collect();
         let special_tokens =
             self.special_tokens.iter().map(|(name, token)| (name.as_str(), Value::from(token)));
-        let fixed =
-            [("messages", messages), ("tools", Value::from(())), ("documents", Value::from(()))];
-        let context = Value::from_pairs(special_tokens.chain(fixed).chain(variables));
+        let absent = [("tools", Value::from(())), ("documents", Value::from(()))];
+        let given =
+            variables.iter().map(|(name, value)| (name.as_str(), Value::from(Serde(value))));
+        let context = special_tokens.chain(absent).chain(given).chain(own);
+        let context = Value::from_pairs(context.chain([("messages", messages)]));
         self.environment
             .get_template(NAME)
             .and_then(|template| template.render(context))

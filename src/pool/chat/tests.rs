@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
+use super::speech::closing_bytes;
 use super::*;
 
 #[derive(Deserialize)]
@@ -25,7 +27,9 @@ struct Family {
 
 #[derive(Deserialize)]
 struct Golden {
-    messages: Vec<Message>,
+    messages: Vec<Map<String, Value>>,
+    #[serde(default)]
+    variables: Map<String, Value>,
     text: Option<String>,
     supervised: Option<Vec<(usize, usize)>>,
     error: Option<String>,
@@ -40,8 +44,18 @@ fn family(name: &str) -> Family {
     families().into_iter().find(|family| family.name == name).unwrap()
 }
 
-fn turn(role: &str, content: &str) -> Message {
-    Message { role: role.to_owned(), content: content.to_owned() }
+fn turn(role: &str, content: &str) -> Turn {
+    Turn::new(role, content)
+}
+
+/// As [`super::render`] does, with loss on every turn of the assistant.
+fn render(
+    template: &ChatTemplate,
+    special_tokens: &[String],
+    turns: &[Turn],
+) -> Result<Rendered, RejectReason> {
+    let conversation = Conversation { turns: turns.to_vec(), ..Conversation::default() };
+    super::render(template, special_tokens, &conversation, LossTurns::Assistant)
 }
 
 #[test]
@@ -49,23 +63,32 @@ fn templates_of_many_families_render_as_in_transformers() {
     for family in families() {
         for source in [&family.plain, &family.marked] {
             let template = ChatTemplate::new(source, family.named.clone()).unwrap();
-            for Golden { messages, text, supervised, error } in &family.conversations {
-                let rendered = render(&template, &family.special_tokens, messages);
-                let place = format!("{}: {messages:?}", family.name);
-                match (rendered, text, supervised) {
-                    (Ok(rendered), Some(text), Some(supervised)) => {
-                        let found: Vec<_> =
-                            rendered.supervised.iter().map(|span| (span.start, span.end)).collect();
-                        assert_eq!(&rendered.text, text, "{place}");
-                        assert_eq!(&found, supervised, "{place}");
-                    }
-                    (Err(RejectReason::Template(reason)), None, None) => {
-                        assert_eq!(Some(&reason), error.as_ref(), "{place}");
-                    }
-                    (rendered, ..) => panic!("{place}: {rendered:?}"),
-                }
+            for golden in &family.conversations {
+                check(&family, &template, golden);
             }
         }
+    }
+}
+
+#[track_caller]
+fn check(family: &Family, template: &ChatTemplate, golden: &Golden) {
+    let Golden { messages, variables, text, supervised, error } = golden;
+    let turns = messages.iter().cloned().map(Turn::of_fields).collect();
+    let conversation = Conversation { turns, variables: variables.clone() };
+    let rendered =
+        super::render(template, &family.special_tokens, &conversation, LossTurns::Assistant);
+    let place = format!("{}: {messages:?}", family.name);
+    match (rendered, text, supervised) {
+        (Ok(rendered), Some(text), Some(supervised)) => {
+            let found: Vec<_> =
+                rendered.supervised.iter().map(|span| (span.start, span.end)).collect();
+            assert_eq!(&rendered.text, text, "{place}");
+            assert_eq!(&found, supervised, "{place}");
+        }
+        (Err(RejectReason::Template(reason)), None, None) => {
+            assert_eq!(Some(&reason), error.as_ref(), "{place}");
+        }
+        (rendered, ..) => panic!("{place}: {rendered:?}"),
     }
 }
 
@@ -106,6 +129,70 @@ fn the_end_of_turn_is_what_the_template_writes_when_it_stops_there() {
     assert_eq!(rendered.supervised, [6..7, 18..19]);
 }
 
+/// Turns as Mistral writes them: tools before the last user turn, calls in place
+/// of content, and no answer of a tool that nobody called.
+const TOOLS: &str = "{% set ns = namespace(called=false) %}{% for message in messages %}\
+    {% if message.role == 'tool' %}\
+    {% if not ns.called %}{{ raise_exception('nobody called') }}{% endif %}\
+    {{ '<got>' + message.content }}\
+    {% elif message.role == 'user' %}\
+    {% if tools and not messages[loop.index0 + 1:] | selectattr('role', 'equalto', 'user') | list %}\
+    {{ '<tools>' + tools | tojson }}{% endif %}{{ '<user>' + message.content }}\
+    {% elif message.tool_calls %}{% set ns.called = true %}\
+    {{ '<call>' + message.tool_calls | tojson + '<end>' }}\
+    {% else %}{{ message.content + '<end>' }}{% endif %}{% endfor %}";
+
+#[test]
+fn a_call_of_tools_carries_loss_through_its_end_of_turn() {
+    let template = ChatTemplate::new(TOOLS, BTreeMap::new()).unwrap();
+    let special = ["<call>", "<end>", "<got>", "<tools>", "<user>"].map(str::to_owned);
+    let fields = serde_json::json!({ "role": "assistant", "tool_calls": ["add"] });
+    let call = Turn::of_fields(fields.as_object().unwrap().clone());
+    let short = [turn("user", "a"), call, turn("tool", "4"), turn("assistant", "b")];
+    let long = [&short[..], &[turn("user", "c"), turn("assistant", "d")]].concat();
+    for (turns, expected) in [
+        (&short[..], &[r#"<call>["add"]<end>"#, "b<end>"][..]),
+        // The tools have moved behind the call.
+        (&long, &[r#"<call>["add"]<end>"#, "b<end>", "d<end>"]),
+    ] {
+        let tools = serde_json::json!({ "tools": [1] }).as_object().unwrap().clone();
+        let conversation = Conversation { turns: turns.to_vec(), variables: tools };
+        let says = |loss| {
+            let rendered = super::render(&template, &special, &conversation, loss).unwrap();
+            let spans = rendered.supervised.into_iter();
+            spans.map(|span| rendered.text[span].to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(says(LossTurns::Assistant), expected);
+        assert_eq!(says(LossTurns::LastAssistant), expected[expected.len() - 1..]);
+        assert_eq!(says(LossTurns::All).len(), 1);
+    }
+}
+
+#[test]
+fn the_last_turn_may_have_several_blocks_of_its_own() {
+    let source = "{% for message in messages %}{% if message.role == 'assistant' %}\
+                  {% generation %}{{ message.content }}{% endgeneration %}-\
+                  {% generation %}!{% endgeneration %}{% endif %}{% endfor %}";
+    let template = ChatTemplate::new(source, BTreeMap::new()).unwrap();
+    let turns = ["a", "b"].map(|content| turn("assistant", content));
+    let conversation = Conversation { turns: turns.to_vec(), ..Conversation::default() };
+    let rendered = super::render(&template, &[], &conversation, LossTurns::LastAssistant).unwrap();
+    assert_eq!(rendered.text, "a-!b-!");
+    assert_eq!(rendered.supervised, [3..4, 5..6]);
+}
+
+#[test]
+fn a_thought_that_a_template_drops_carries_no_loss() {
+    let source = "{% for message in messages %}{{ '<' + message.role + '>' }}\
+                  {{ message.content.split('</think>')[-1] if not loop.last else message.content }}\
+                  {{ '<end>' }}{% endfor %}";
+    let template = ChatTemplate::new(source, BTreeMap::new()).unwrap();
+    let turns = ["<think>x</think>a", "<think>y</think>b"].map(|said| turn("assistant", said));
+    let rendered = render(&template, &["<end>".to_owned()], &turns).unwrap();
+    let spans = rendered.supervised.iter().map(|span| &rendered.text[span.clone()]);
+    assert_eq!(spans.collect::<Vec<_>>(), ["a<end>", "<think>y</think>b<end>"]);
+}
+
 #[test]
 fn the_earliest_and_then_longest_special_token_closes_a_turn() {
     let special = ["<|im_end|>", "<|im_end|>x", "</s>"].map(str::to_owned);
@@ -120,7 +207,7 @@ prop_compose! {
     /// ends around both.
     fn alternating()(
         contents in prop::collection::vec(("[A-Z\n ]{0,12}", "[a-z\n ]{0,12}"), 1..4),
-    ) -> Vec<Message> {
+    ) -> Vec<Turn> {
         contents
             .iter()
             .flat_map(|(user, assistant)| [turn("user", user), turn("assistant", assistant)])
@@ -138,7 +225,7 @@ proptest! {
             let Rendered { text, supervised } =
                 render(&template, &family.special_tokens, &messages).unwrap();
             let answers: Vec<_> =
-                messages.iter().filter(|turn| is_assistant(turn)).map(|turn| &turn.content).collect();
+                messages.iter().filter(|turn| turn.is_assistant()).map(Turn::content).collect();
             prop_assert_eq!(supervised.len(), answers.len());
             for (span, answer) in supervised.into_iter().zip(answers) {
                 let said = &text[span];

@@ -3,7 +3,13 @@
 use proptest::prelude::*;
 use serde::Deserialize;
 
+use std::path::PathBuf;
+
+use fs_err as fs;
+
+use super::templates::TEMPLATE;
 use super::*;
+use crate::pool::{Message, Turn};
 
 #[derive(Deserialize)]
 struct Goldens {
@@ -31,17 +37,21 @@ fn smollm2() -> PathBuf {
     cache.unwrap().join("models/SmolLM2-135M-Instruct")
 }
 
-fn turn(role: &str, content: &str) -> Message {
-    Message { role: role.to_owned(), content: content.to_owned() }
+fn turn(role: &str, content: &str) -> Turn {
+    Turn::new(role, content)
+}
+
+fn conversation(turns: impl Into<Vec<Turn>>) -> Conversation {
+    Conversation { turns: turns.into(), ..Conversation::default() }
 }
 
 #[track_caller]
 fn check_goldens(model_dir: &Path, goldens: &str) {
-    let encoder = ChatEncoder::load(model_dir, usize::MAX).unwrap();
+    let encoder = ChatEncoder::load(model_dir, &EncodingSettings::of_model(usize::MAX)).unwrap();
     let goldens: Goldens = serde_json::from_str(goldens).unwrap();
     assert!(goldens.cases.len() >= 30);
     for Golden { messages, token_ids, supervised } in goldens.cases {
-        let encoded = encoder.encode(&messages).unwrap();
+        let encoded = encoder.encode(&Conversation::from(&messages[..])).unwrap();
         let mask: String =
             encoded.supervised.iter().map(|set| if *set { '1' } else { '0' }).collect();
         assert_eq!(encoded.token_ids, token_ids, "{messages:?}");
@@ -62,16 +72,29 @@ fn slow_token_ids_and_masks_of_smollm2_are_those_of_transformers() {
 
 #[test]
 fn a_cut_keeps_answers_or_rejects_the_row() {
-    let messages =
-        [turn("user", "2+2?"), turn("assistant", "4"), turn("user", "3?"), turn("assistant", "3")];
-    let whole = ChatEncoder::load(&tiny(), 1000).unwrap().encode(&messages).unwrap();
+    let messages = conversation([
+        turn("user", "2+2?"),
+        turn("assistant", "4"),
+        turn("user", "3?"),
+        turn("assistant", "3"),
+    ]);
+    let whole = ChatEncoder::load(&tiny(), &EncodingSettings::of_model(1000))
+        .unwrap()
+        .encode(&messages)
+        .unwrap();
     assert!(!whole.truncated);
     let first = whole.supervised.iter().position(|set| *set).unwrap();
-    let cut = ChatEncoder::load(&tiny(), first + 1).unwrap().encode(&messages).unwrap();
+    let cut = ChatEncoder::load(&tiny(), &EncodingSettings::of_model(first + 1))
+        .unwrap()
+        .encode(&messages)
+        .unwrap();
     assert!(cut.truncated);
     assert_eq!(cut.token_ids, whole.token_ids[..=first]);
     assert_eq!(cut.supervised, whole.supervised[..=first]);
-    let nothing = ChatEncoder::load(&tiny(), first).unwrap().encode(&messages).unwrap_err();
+    let nothing = ChatEncoder::load(&tiny(), &EncodingSettings::of_model(first))
+        .unwrap()
+        .encode(&messages)
+        .unwrap_err();
     assert_eq!(
         nothing.to_string(),
         format!(
@@ -84,10 +107,13 @@ fn a_cut_keeps_answers_or_rejects_the_row() {
 #[test]
 fn the_first_token_never_carries_loss() {
     let dir = model_with("{{ messages[0].content }}");
-    let encoder = ChatEncoder::load(dir.path(), 1000).unwrap();
-    let encoded = encoder.encode(&[turn("assistant", "12")]).unwrap();
+    let encoder = ChatEncoder::load(dir.path(), &EncodingSettings::of_model(1000)).unwrap();
+    let encoded = encoder.encode(&conversation([turn("assistant", "12")])).unwrap();
     assert_eq!(encoded.supervised, [false, true]);
-    assert_eq!(encoder.encode(&[turn("assistant", "1")]), Err(RejectReason::NoTokens));
+    assert_eq!(
+        encoder.encode(&conversation([turn("assistant", "1")])),
+        Err(RejectReason::NoTokens)
+    );
 }
 
 /// A copy of the tiny model's tokenizer with a chat template in a file of its
@@ -104,8 +130,10 @@ fn model_with(template: &str) -> tempfile::TempDir {
 #[test]
 fn a_template_file_wins_over_the_configuration() {
     let dir = model_with("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}");
-    let encoded =
-        ChatEncoder::load(dir.path(), 99).unwrap().encode(&[turn("assistant", "1")]).unwrap();
+    let encoded = ChatEncoder::load(dir.path(), &EncodingSettings::of_model(99))
+        .unwrap()
+        .encode(&conversation([turn("assistant", "1")]))
+        .unwrap();
     assert_eq!(encoded.token_ids.first(), Some(&1));
     assert_eq!(encoded.token_ids.last(), Some(&2));
     assert_eq!(encoded.supervised, [false, true, true]);
@@ -124,15 +152,17 @@ fn named_templates_and_special_tokens_may_be_objects() {
     });
     fs::write(dir.path().join(CONFIG), config.to_string()).unwrap();
     fs::write(dir.path().join(SPECIAL_TOKENS), r#"{"bos_token": "<|im_start|>"}"#).unwrap();
-    let encoded =
-        ChatEncoder::load(dir.path(), 99).unwrap().encode(&[turn("assistant", "1")]).unwrap();
+    let encoded = ChatEncoder::load(dir.path(), &EncodingSettings::of_model(99))
+        .unwrap()
+        .encode(&conversation([turn("assistant", "1")]))
+        .unwrap();
     assert_eq!(encoded.token_ids, [1, 19, 2]);
 }
 
 #[test]
 fn a_model_folder_that_lacks_something_says_what() {
     let problem = |dir: &Path| {
-        let err = ChatEncoder::load(dir, 99).unwrap_err();
+        let err = ChatEncoder::load(dir, &EncodingSettings::of_model(99)).unwrap_err();
         let text = format!("{err}: {}", std::error::Error::source(&err).unwrap());
         text.replace(&dir.display().to_string(), "MODEL")
     };
@@ -140,15 +170,115 @@ fn a_model_folder_that_lacks_something_says_what() {
     insta::assert_snapshot!(problem(dir.path()), @"tokenizer file `MODEL/chat_template.jinja`: the chat template does not parse");
     fs::remove_file(dir.path().join(TEMPLATE)).unwrap();
     fs::write(dir.path().join(CONFIG), "{}").unwrap();
-    insta::assert_snapshot!(problem(dir.path()), @"tokenizer file `MODEL/tokenizer_config.json`: has no `chat_template`, and there is no chat_template.jinja beside it; a base model needs one of either, such as that of its instruction-tuned sibling");
+    insta::assert_snapshot!(problem(dir.path()), @"tokenizer file `MODEL/tokenizer_config.json`: has no `chat_template`, and there is no chat_template.jinja beside it");
     fs::write(dir.path().join(CONFIG), "{").unwrap();
     insta::assert_snapshot!(problem(dir.path()), @"tokenizer file `MODEL/tokenizer_config.json`: not a valid file of its kind");
     fs::remove_file(dir.path().join(CONFIG)).unwrap();
     insta::assert_snapshot!(problem(dir.path()), @"tokenizer file `MODEL/tokenizer_config.json`: missing; `AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)` of the Python package `transformers` writes it");
+    fs::write(dir.path().join(CONFIG), "{}").unwrap();
     fs::write(dir.path().join(TOKENIZER), "{}").unwrap();
     insta::assert_snapshot!(problem(dir.path()), @"tokenizer file `MODEL/tokenizer.json`: the tokenizer does not load");
     fs::remove_file(dir.path().join(TOKENIZER)).unwrap();
     insta::assert_snapshot!(problem(dir.path()), @"tokenizer file `MODEL/tokenizer.json`: missing; `AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)` of the Python package `transformers` writes it");
+}
+
+#[test]
+fn a_model_has_templates_of_its_own_for_tools() {
+    let dir = model_with("default");
+    let template = "{{ tools[0] }}{% for message in messages %}{{ message.content }}{% endfor %}";
+    fs::create_dir(dir.path().join("additional_chat_templates")).unwrap();
+    fs::write(dir.path().join("additional_chat_templates/tool_use.jinja"), template).unwrap();
+    let encoder = ChatEncoder::load(dir.path(), &EncodingSettings::of_model(99)).unwrap();
+    let mut conversation = conversation([turn("user", "2"), turn("assistant", "1")]);
+    conversation.variables.insert("tools".to_owned(), serde_json::json!([3]));
+    let encoded = encoder.encode(&conversation).unwrap();
+    assert_eq!(encoded.supervised, [false, false, true]);
+    conversation.variables.clear();
+    assert_eq!(encoder.encode(&conversation), Err(RejectReason::Rewritten));
+
+    fs::remove_file(dir.path().join(TEMPLATE)).unwrap();
+    let err = ChatEncoder::load(dir.path(), &EncodingSettings::of_model(99)).unwrap_err();
+    let cause = std::error::Error::source(&err).unwrap();
+    insta::assert_snapshot!(cause, @"has no template by the name of `default`, and there is no chat_template.jinja");
+}
+
+/// Ids and mask of a conversation under the template `name`, with a model that
+/// has none and whose tokenizer puts `<|im_start|>` (1) first.
+fn encoded_by(name: &str, loss_turns: LossTurns, turns: &[Turn]) -> (String, String) {
+    let dir = model_with("");
+    fs::remove_file(dir.path().join(TEMPLATE)).unwrap();
+    let config = serde_json::json!({
+        "bos_token": "<|im_start|>", "eos_token": "<|im_end|>", "add_bos_token": true,
+    });
+    fs::write(dir.path().join(CONFIG), config.to_string()).unwrap();
+    let chat_template = name.parse().unwrap();
+    let settings = EncodingSettings { chat_template, loss_turns, max_tokens: 999 };
+    let encoder = ChatEncoder::load(dir.path(), &settings).unwrap();
+    let Encoded { token_ids, supervised, .. } = encoder.encode(&conversation(turns)).unwrap();
+    let decode = |said: bool| {
+        let ids = token_ids.iter().zip(&supervised).filter(|(_, set)| !said || **set);
+        let ids: Vec<u32> = ids.map(|(id, _)| *id).collect();
+        encoder.tokenizer.decode(&ids, false).unwrap()
+    };
+    (decode(false), decode(true))
+}
+
+#[test]
+fn a_template_by_name_begins_as_the_tokenizer_does() {
+    let turns = [turn("system", "S"), turn("user", "U"), turn("assistant", "A")];
+    let turns = [&turns[..], &[turn("user", "V"), turn("assistant", "B")]].concat();
+    let check = |name: &str, text: &str, said: &str| {
+        let expected = (text.to_owned(), said.to_owned());
+        assert_eq!(encoded_by(name, LossTurns::Assistant, &turns), expected, "{name}");
+    };
+    let eos = "<|im_end|>";
+    check(
+        "chatml",
+        "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n\
+         <|im_start|>assistant\nA<|im_end|>\n<|im_start|>user\nV<|im_end|>\n\
+         <|im_start|>assistant\nB<|im_end|>\n",
+        "A<|im_end|>B<|im_end|>",
+    );
+    check(
+        "llama-2",
+        &format!(
+            "<|im_start|>[INST] <<SYS>>\nS\n<</SYS>>\n\nU [/INST] A {eos}<|im_start|>\
+             [INST] V [/INST] B {eos}"
+        ),
+        " A <|im_end|> B <|im_end|>",
+    );
+    check(
+        "tulu",
+        &format!(
+            "<|im_start|><|system|>\nS\n<|user|>\nU\n<|assistant|>\nA{eos}\n\
+             <|user|>\nV\n<|assistant|>\nB{eos}"
+        ),
+        "A<|im_end|>B<|im_end|>",
+    );
+    check(
+        "alpaca",
+        &format!(
+            "<|im_start|>S\n\n### Instruction:\nU\n\n### Response:\nA{eos}\n\n\
+             ### Instruction:\nV\n\n### Response:\nB{eos}"
+        ),
+        "A<|im_end|>B<|im_end|>",
+    );
+    check("none", "<|im_start|>SUAVB<|im_end|>", "AB<|im_end|>");
+}
+
+#[test]
+fn loss_turns_say_which_tokens_carry_loss() {
+    let turns =
+        [turn("user", "U"), turn("assistant", "A"), turn("user", "V"), turn("assistant", "B")];
+    let said = |loss_turns| encoded_by("tulu", loss_turns, &turns).1;
+    assert_eq!(said(LossTurns::Assistant), "A<|im_end|>B<|im_end|>");
+    assert_eq!(said(LossTurns::LastAssistant), "B<|im_end|>");
+    let (text, said) = encoded_by("tulu", LossTurns::All, &turns);
+    // The token that the tokenizer puts first is never predicted.
+    assert_eq!(text.strip_prefix("<|im_start|>"), Some(said.as_str()));
+    // A text that is nothing but itself.
+    let (text, said) = encoded_by("none", LossTurns::Assistant, &[turn("assistant", "Once")]);
+    assert_eq!((text.as_str(), said.as_str()), ("<|im_start|>Once<|im_end|>", "Once<|im_end|>"));
 }
 
 proptest! {
@@ -158,8 +288,8 @@ proptest! {
     fn any_text_is_encoded_and_masked(
         user in "\\PC{0,40}", answer in "\\PC{0,40}", max_tokens in 1..60_usize,
     ) {
-        let encoder = ChatEncoder::load(&tiny(), max_tokens).unwrap();
-        match encoder.encode(&[turn("user", &user), turn("assistant", &answer)]) {
+        let encoder = ChatEncoder::load(&tiny(), &EncodingSettings::of_model(max_tokens)).unwrap();
+        match encoder.encode(&conversation([turn("user", &user), turn("assistant", &answer)])) {
             Ok(encoded) => {
                 prop_assert!(encoded.token_ids.len() <= max_tokens);
                 prop_assert_eq!(encoded.token_ids.len(), encoded.supervised.len());

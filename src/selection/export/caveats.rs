@@ -1,5 +1,7 @@
 //! What trainers will stumble over in a subset, said before they do.
 
+use serde_json::Value;
+
 use super::SubsetRow;
 use super::columns::Columns;
 use super::own_columns::OwnColumns;
@@ -30,6 +32,7 @@ const MISREAD_BESIDE_MESSAGES: [&str; 16] = [
 pub(super) fn notes(rows: &[SubsetRow<'_>], columns: &Columns) -> Vec<String> {
     let mut notes = Vec::new();
     notes.extend(uneven_turns(rows));
+    notes.extend(calls_of_tools(rows, columns));
     if let Columns::Own(own) = columns {
         notes.extend(own.conflicts.iter().map(ToString::to_string));
         notes.extend(misread_columns(&columns.names()));
@@ -61,6 +64,23 @@ fn alternates(messages: &[Message]) -> bool {
             .iter()
             .zip(["user", "assistant"].iter().cycle())
             .all(|(turn, role)| turn.role == *role)
+}
+
+/// `messages` hold what was said as text, and no more.
+fn calls_of_tools(rows: &[SubsetRow<'_>], columns: &Columns) -> Option<String> {
+    let calls = |turn: &Value| turn.get("tool_calls").is_some_and(|calls| !calls.is_null());
+    let has_calls = |row: &&SubsetRow<'_>| {
+        let lists = row.record.original.values().filter_map(Value::as_array);
+        lists.flatten().any(calls)
+    };
+    let n_calling = rows.iter().filter(has_calls).count();
+    let is_left_out = !matches!(columns, Columns::Own(_)) && n_calling > 0;
+    is_left_out.then(|| {
+        format!(
+            "{n_calling} of {} rows call tools, which `messages` leave out; the `original` schema keeps them",
+            rows.len()
+        )
+    })
 }
 
 fn misread_columns(names: &[String]) -> Option<String> {
@@ -131,6 +151,14 @@ mod tests {
         let rows = [row("a", &["user", "assistant"], json!({})), row("a", &["user"], json!({}))];
         insta::assert_snapshot!(notes_of(Schema::Messages, &rows), @"1 of 2 rows do not alternate user and assistant turns; LLaMA-Factory drops such rows");
         assert_eq!(notes_of(Schema::Messages, &rows[..1]), "");
+    }
+
+    #[test]
+    fn calls_of_tools_are_only_in_the_rows_own_columns() {
+        let own = json!({ "messages": [{ "role": "assistant", "tool_calls": [{}] }] });
+        let rows = [row("a", &["user", "assistant"], own)];
+        insta::assert_snapshot!(notes_of(Schema::MessagesOnly, &rows), @"1 of 1 rows call tools, which `messages` leave out; the `original` schema keeps them");
+        assert!(!notes_of(Schema::Original, &rows).contains("call tools"));
     }
 
     #[test]

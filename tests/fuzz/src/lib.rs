@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{LazyLock, Once};
 
-use less_select::pool::{IngestSettings, PoolError, Source, survey};
+use less_select::pool::{EncodingSettings, IngestSettings, PoolError, Source, survey};
 use less_select::progress::Silent;
 use tempfile::TempDir;
 
@@ -96,7 +96,7 @@ pub fn read_pool(pool: &Path, columns: &[(&str, &str)]) -> Result<(), PoolError>
         pool: vec![source(pool.to_owned())],
         target: vec![source(target)],
         columns: columns.collect(),
-        max_tokens: 256,
+        encoding: EncodingSettings::of_model(256),
         max_rejects: 1.0,
     };
     survey(&settings, wordless_model(), &Silent).map(drop)

@@ -2,7 +2,7 @@
 //! over: blanks, special tokens, several turns.
 #![no_main]
 
-use less_select::pool::{ChatEncoder, Message};
+use less_select::pool::{ChatEncoder, Conversation, EncodingSettings, Turn};
 use less_select_fuzz as fuzz;
 
 const TURNS: [(&str, &str); 5] = [
@@ -16,11 +16,14 @@ const TURNS: [(&str, &str); 5] = [
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     fuzz::wordless_model();
     fuzz::file("wordless/chat_template.jinja", bytes);
-    let Ok(encoder) = ChatEncoder::load(fuzz::wordless_model(), 256) else { return };
-    let turns =
-        TURNS.map(|(role, content)| Message { role: role.to_owned(), content: content.to_owned() });
-    for messages in [&turns[..], &turns[1..3], &turns[2..3]] {
-        if let Ok(encoded) = encoder.encode(messages) {
+    let Ok(encoder) = ChatEncoder::load(fuzz::wordless_model(), &EncodingSettings::of_model(256))
+    else {
+        return;
+    };
+    let turns = TURNS.map(|(role, content)| Turn::new(role, content));
+    for turns in [&turns[..], &turns[1..3], &turns[2..3]] {
+        let conversation = Conversation { turns: turns.to_vec(), ..Conversation::default() };
+        if let Ok(encoded) = encoder.encode(&conversation) {
             assert_eq!(encoded.token_ids.len(), encoded.supervised.len());
             assert!(!encoded.supervised[0] && encoded.supervised.contains(&true));
         }

@@ -63,7 +63,8 @@ fn a_model_without_chat_template_is_told_where_to_get_one() {
     insta::assert_snapshot!(desk.refuses(&[], 65), @r"
     error: the model cannot be used
       caused by: tokenizer file `model/tokenizer_config.json`
-      caused by: has no `chat_template`, and there is no chat_template.jinja beside it; a base model needs one of either, such as that of its instruction-tuned sibling
+      caused by: has no `chat_template`, and there is no chat_template.jinja beside it
+    hint: name what the model is to read with --chat-template: a template (chatml, llama-2, tulu, alpaca, or a file such as the chat_template.jinja of its instruction-tuned sibling), or `none` for prompts and completions as they are
     ");
     desk.restore_model();
     desk.completes();

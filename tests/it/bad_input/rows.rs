@@ -68,16 +68,16 @@ fn a_pool_of_malformed_rows_shows_the_first_and_lists_them_all() {
 {"prompt": "What is 1 + 1?"}
 "#;
     desk.run.write("pool.jsonl", rows);
-    insta::assert_snapshot!(desk.refuses(&[], 65), @r"
+    insta::assert_snapshot!(desk.refuses(&[], 65), @r#"
     error: the pool and the target could not be read
       caused by: 6 of 6 pool rows are malformed (100.0 %, allowed are 1.0 %)
-      pool.jsonl:1: no conversation in the columns `text`; expected `messages`, `conversations`, `instruction` and `output`, or `prompt` and `completion` or `response`
+      pool.jsonl:1: column `text` is no conversation; plain text is read with `chat-template = "none"`
       pool.jsonl:2: column `messages` is text, not a list of turns
       pool.jsonl:3: not valid json: EOF while parsing a string at column 50
       pool.jsonl:4: a list, not an object with columns
       pool.jsonl:5: the conversation has no turn
     hint: repair them, or do without them by --max-rejects; `less-select ingest` lists them all in pool/rejects.jsonl of the run
-    ");
+    "#);
     insta::assert_snapshot!(desk.rejects()[5], @r#"{"side":"pool","file":"pool.jsonl","line":6,"kind":"malformed","reason":"no conversation in the columns `prompt`; expected `messages`, `conversations`, `instruction` and `output`, or `prompt` and `completion` or `response`"}"#);
     assert_eq!(desk.rejects().len(), 6);
     desk.has_no_table();

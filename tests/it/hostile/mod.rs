@@ -11,7 +11,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use fs_err as fs;
-use less_select::pool::{IngestSettings, IngestSummary, PoolError, REJECTS, ingest};
+use less_select::pool::{
+    EncodingSettings, IngestSettings, IngestSummary, PoolError, REJECTS, ingest,
+};
 use less_select::progress::Silent;
 use serde_json::Value;
 
@@ -48,7 +50,7 @@ impl Desk {
             pool: source(pool),
             target: source("target.jsonl"),
             columns: std::collections::BTreeMap::new(),
-            max_tokens: 256,
+            encoding: EncodingSettings::of_model(256),
             max_rejects: 1.0,
         };
         let result = ingest(&settings, &self.path("model"), &self.path("out"), &Silent);

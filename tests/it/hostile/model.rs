@@ -7,7 +7,7 @@ use less_select::checkpoint::Checkpoint;
 use less_select::config::layers;
 use less_select::model::DecoderConfig;
 use less_select::model::weights::WeightFiles;
-use less_select::pool::{ChatEncoder, Message};
+use less_select::pool::{ChatEncoder, Conversation, EncodingSettings, Turn};
 use less_select::tensor_file::TensorFile;
 
 use super::{Desk, causes, fixture};
@@ -16,15 +16,13 @@ impl Desk {
     /// What a conversation comes to under the chat template `source`.
     fn template(&self, source: &str) -> String {
         self.file("model/chat_template.jinja", source);
-        let encoder = match ChatEncoder::load(&self.path("model"), 256) {
+        let encoder = match ChatEncoder::load(&self.path("model"), &EncodingSettings::of_model(256))
+        {
             Ok(encoder) => encoder,
             Err(err) => return causes(&err).replace(&self.dir.path().display().to_string(), ""),
         };
-        let turn = |role: &str, content: &str| Message {
-            role: role.to_owned(),
-            content: content.to_owned(),
-        };
-        let encoded = encoder.encode(&[turn("user", "1 + 1?"), turn("assistant", "2")]);
+        let turns = vec![Turn::new("user", "1 + 1?"), Turn::new("assistant", "2")];
+        let encoded = encoder.encode(&Conversation { turns, ..Conversation::default() });
         assert!(self.began.elapsed().as_secs() < 100, "it took {:?}", self.began.elapsed());
         encoded.map_or_else(|reason| reason.to_string(), |_| "a row".to_owned())
     }
@@ -80,6 +78,8 @@ fn a_chat_template_cannot_fill_the_memory() {
         "{{ 'x'.replace('', 'x' * 9999).replace('', 'x' * 9999).replace('', 'x' * 9999) }}",
         "{{ messages|tojson(indent=999999999) }}",
         "{{ 'x'|indent(999999999, true) }}",
+        "{{ ('\\n' * 200000000)|indent(64, true, blank=true) }}",
+        "{{ [[[[[[range(100000)|list * 100]]]]]]|tojson(indent=64) }}",
         "{{ '%999999999d'|format(1) }}",
         "{{ [1]|batch(999999999, 0)|list }}",
         "{{ range(100000)|map('string')|join('x' * 99999) }}",
@@ -100,6 +100,37 @@ fn a_chat_template_nested_without_end_does_not_parse() {
         let source = open.repeat(n) + &inner + &close.repeat(n);
         assert!(desk.template(&source).contains("the chat template does not parse"));
     }
+}
+
+#[test]
+fn a_sentencepiece_model_that_claims_more_than_it_has_is_refused() {
+    let desk = Desk::new();
+    fs::create_dir(desk.path("base")).unwrap();
+    desk.file("base/tokenizer_config.json", "{}");
+    let chat_template = "chatml".parse().unwrap();
+    let settings = EncodingSettings { chat_template, ..EncodingSettings::of_model(256) };
+    let load = |bytes: &[u8]| {
+        desk.file("base/tokenizer.model", bytes);
+        let err = ChatEncoder::load(&desk.path("base"), &settings).unwrap_err();
+        causes(&err).replace(&desk.dir.path().display().to_string(), "")
+    };
+    let good = fs::read(fixture("sentencepiece/unigram.model")).unwrap();
+    // A piece of 2^63 bytes; rules of normalization with a trie of 4 GiB; a piece that
+    // would be cut at every one of a million bytes.
+    let huge = [&[1 << 3 | 2][..], &[0xff; 8], &[0x7f]].concat();
+    let trie = [&good[..], &[3 << 3 | 2, 6, 2 << 3 | 2, 4, 0xff, 0xff, 0xff, 0xff]].concat();
+    let head = [1 << 3 | 2, 0xc4, 0x84, 0x3d, 1 << 3 | 2, 0xc0, 0x84, 0x3d];
+    let long = [&head[..], &vec![b'a'; 1_000_000]];
+    // A character that becomes ten thousand.
+    let blob = [&[0, 0, 0, 0][..], &[b'a'; 10_000]].concat();
+    let charsmap = [&[2 << 3 | 2, 0x94, 0x4e][..], &blob].concat();
+    let rules = [&good[..], &[3 << 3 | 2, 0x97, 0x4e], &charsmap].concat();
+    assert_eq!(load(&rules), load(&trie));
+    insta::assert_snapshot!([load(&huge), load(&trie), load(&long.concat())].join("\n"), @r"
+    tokenizer file `/base/tokenizer.model`: the tokenizer does not load: not a SentencePiece model: it ends within a field
+    tokenizer file `/base/tokenizer.model`: the tokenizer does not load: its rules of normalization are damaged
+    tokenizer file `/base/tokenizer.model`: the tokenizer does not load: not a SentencePiece model: piece 0 is longer than 512 bytes
+    ");
 }
 
 #[test]
@@ -180,7 +211,7 @@ fn nesting_without_end_is_no_setting() {
     for name in ["tokenizer.json", "tokenizer_config.json"] {
         let desk = Desk::new();
         desk.file(&format!("model/{name}"), deep("{\"a\":"));
-        assert!(ChatEncoder::load(&desk.path("model"), 256).is_err());
+        assert!(ChatEncoder::load(&desk.path("model"), &EncodingSettings::of_model(256)).is_err());
     }
 }
 
@@ -192,6 +223,6 @@ fn a_tokenizer_on_which_its_library_panics_does_not_load() {
     let damaged = good.replace("\"decoder\": {", "\"decoder\": {\"\u{1}\": 1,");
     assert_ne!(damaged, good);
     desk.file("model/tokenizer.json", damaged);
-    let err = ChatEncoder::load(&desk.path("model"), 256).unwrap_err();
+    let err = ChatEncoder::load(&desk.path("model"), &EncodingSettings::of_model(256)).unwrap_err();
     assert!(causes(&err).contains("the tokenizer does not load"), "{}", causes(&err));
 }
