@@ -3,11 +3,14 @@
 
     scripts/goldens/gguf_files.py
 
-`packings.gguf` holds a tensor of each packing, bytes by a formula and scales that are small;
+`tokenizer-*.gguf` hold the tokenizers of other fixtures. `packings.gguf` holds a tensor of each
+packing, bytes by a formula and scales that are small;
 what it unpacks to is by the gguf package. The others are tiny models, written as llama.cpp's
 converter does it, by the names of the gguf package; their logits are by transformers, which
 reads the same files.
 """
+
+import json
 
 import gguf
 import model as goldens
@@ -16,6 +19,7 @@ import torch
 from families import THETA, VOCAB_SIZE, numbers, rows, weights
 from gguf.quants import dequantize, quantize
 from safetensors.torch import save_file
+from sentencepiece import SentencePieceProcessor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 FIXTURES = goldens.FIXTURES / "gguf"
@@ -94,6 +98,39 @@ def packings():
     return expected
 
 
+def tokenizers():
+    """The tokenizers of two other fixtures."""
+    tiny = goldens.FIXTURES / "tiny-llama"
+    tokenizer = json.loads((tiny / "tokenizer.json").read_text())
+    config = json.loads((tiny / "tokenizer_config.json").read_text())
+    special = {token["content"] for token in tokenizer["added_tokens"]}
+    vocab = sorted(tokenizer["model"]["vocab"], key=tokenizer["model"]["vocab"].get)
+    writer = gguf.GGUFWriter(FIXTURES / "tokenizer-bpe.gguf", "llama")
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    writer.add_token_list(vocab)
+    writer.add_token_types([3 if token in special else 1 for token in vocab])
+    writer.add_token_merges([" ".join(merge) for merge in tokenizer["model"]["merges"]])
+    writer.add_bos_token_id(vocab.index(config["bos_token"]))
+    writer.add_eos_token_id(vocab.index(config["eos_token"]))
+    writer.add_pad_token_id(vocab.index(config["pad_token"]))
+    writer.add_chat_template(config["chat_template"])
+    finish(writer)
+
+    pieces = SentencePieceProcessor(str(goldens.FIXTURES / "sentencepiece" / "bpe.model"))
+    ids = range(pieces.get_piece_size())
+    kinds = [3 if pieces.is_control(i) else 6 if pieces.is_byte(i) else 1 for i in ids]
+    writer = gguf.GGUFWriter(FIXTURES / "tokenizer-spm.gguf", "llama")
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list([pieces.id_to_piece(i) for i in ids])
+    writer.add_token_scores([pieces.get_score(i) for i in ids])
+    writer.add_token_types(kinds)
+    writer.add_bos_token_id(pieces.bos_id())
+    writer.add_eos_token_id(pieces.eos_id())
+    writer.add_unk_token_id(pieces.unk_id())
+    finish(writer)
+
+
 def finish(writer):
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
@@ -156,6 +193,7 @@ def logits(architecture, config):
 def main():
     FIXTURES.mkdir(exist_ok=True)
     expected = packings()
+    tokenizers()
     for model in MODELS:
         config = write_model(*model)
         expected[f"{model[0]}.logits"] = logits(model[0], config)

@@ -158,6 +158,8 @@ impl HasExitCode for PoolError {
                 | ModelErrorKind::Json(_)
                 | ModelErrorKind::Tokenizer(_)
                 | ModelErrorKind::SentencePiece(_)
+                | ModelErrorKind::Gguf(_)
+                | ModelErrorKind::GgufFile(_)
                 | ModelErrorKind::NoChatTemplate
                 | ModelErrorKind::NoDefaultTemplate
                 | ModelErrorKind::NoText

@@ -3,8 +3,9 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::encoder::SentencePieceError;
+use super::encoder::{GgufTokenizerError, SentencePieceError};
 use super::reject::Reject;
+use crate::gguf::GgufError;
 
 /// The two sides that rows are read for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -205,6 +206,14 @@ pub enum ModelErrorKind {
     /// It is no SentencePiece model that can be used.
     #[error("the tokenizer does not load")]
     SentencePiece(#[source] SentencePieceError),
+
+    /// A GGUF file that cannot be read or is damaged.
+    #[error(transparent)]
+    GgufFile(GgufError),
+
+    /// The tokenizer in a GGUF file cannot be used.
+    #[error(transparent)]
+    Gguf(GgufTokenizerError),
 
     /// Nothing says how a conversation becomes text.
     #[error("has no `chat_template`, and there is no chat_template.jinja beside it")]

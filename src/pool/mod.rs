@@ -29,7 +29,8 @@ mod tally;
 
 pub use conversation::{Conversation, Turn};
 pub use encoder::{
-    ChatEncoder, Encoded, EncodingSettings, ProtoError, SentencePieceError, TemplateSource,
+    ChatEncoder, Encoded, EncodingSettings, GgufTokenizerError, ProtoError, SentencePieceError,
+    TemplateSource,
 };
 pub use error::{InputErrorKind, ModelErrorKind, PoolError, Side, TableErrorKind};
 pub use ingest::{POOL_TABLE, REJECTS, TARGET_TABLE, ingest, survey};

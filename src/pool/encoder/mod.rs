@@ -1,6 +1,7 @@
 //! Conversations as the model sees them: token ids and the mask of those that
 //! carry loss.
 
+mod gguf;
 mod sentencepiece;
 mod settings;
 mod templates;
@@ -10,6 +11,7 @@ mod vocabulary;
 use std::ops::Range;
 use std::path::Path;
 
+pub use gguf::GgufTokenizerError;
 pub use sentencepiece::{ProtoError, SentencePieceError};
 pub use settings::{EncodingSettings, TemplateSource};
 use templates::Templates;
@@ -63,8 +65,8 @@ impl ChatEncoder {
         files.contains(&name) || Path::new(name).extension().is_some_and(|end| end == "jinja")
     }
 
-    /// Loads the tokenizer of the model in `model_dir`, and the chat template
-    /// that `settings` name.
+    /// Loads the tokenizer of the model in `model_dir`, a folder or a GGUF file, and
+    /// the chat template that `settings` name.
     ///
     /// # Errors
     ///

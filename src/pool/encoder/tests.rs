@@ -65,6 +65,12 @@ fn token_ids_and_masks_are_those_of_transformers() {
 }
 
 #[test]
+fn token_ids_and_masks_of_a_gguf_file_are_those_of_transformers() {
+    let file = tiny().with_file_name("gguf/tokenizer-bpe.gguf");
+    check_goldens(&file, include_str!("../../../tests/goldens/tokens.json"));
+}
+
+#[test]
 #[ignore = "slow: needs SmolLM2 in the cache"]
 fn slow_token_ids_and_masks_of_smollm2_are_those_of_transformers() {
     check_goldens(&smollm2(), include_str!("../../../tests/goldens/tokens_smollm2.json"));

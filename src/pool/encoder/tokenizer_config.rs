@@ -9,6 +9,8 @@ use serde_json::{Map, Value};
 use tokenizers::AddedToken;
 
 use super::sentencepiece::Conversion;
+use super::{gguf, vocabulary};
+use crate::gguf::Gguf;
 use crate::pool::PoolError;
 use crate::pool::error::ModelErrorKind;
 
@@ -35,8 +37,14 @@ pub(super) struct TokenizerConfig {
 }
 
 impl TokenizerConfig {
-    /// Reads the files of `model_dir`, of which the configuration must be there.
+    /// Reads the files of `model_dir`, of which the configuration must be there, or what
+    /// a GGUF file says.
     pub(super) fn load(model_dir: &Path) -> Result<Self, PoolError> {
+        if Gguf::is_path(model_dir) {
+            let file = vocabulary::open(model_dir)?;
+            let (path, added) = (model_dir.to_owned(), Map::new());
+            return Ok(Self { path, fields: gguf::config(&file), added });
+        }
         let path = model_dir.join(CONFIG);
         let mut fields = read_object(&path)?.ok_or_else(|| PoolError::Model {
             path: path.clone(),
@@ -208,7 +216,12 @@ fn read_object(path: &Path) -> Result<Option<Map<String, Value>>, PoolError> {
 pub(super) fn read(path: &Path) -> Result<Option<Vec<u8>>, PoolError> {
     match fs::read(path) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+        // A model that is one file has none beside it.
+        Err(err)
+            if [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory].contains(&err.kind()) =>
+        {
+            Ok(None)
+        }
         Err(err) => Err(err.into()),
     }
 }

@@ -5,8 +5,10 @@ use std::path::Path;
 
 use tokenizers::Tokenizer;
 
+use super::gguf::{self, GgufTokenizerError};
 use super::sentencepiece::{self, SentencePieceError};
 use super::tokenizer_config::{TokenizerConfig, read};
+use crate::gguf::Gguf;
 use crate::pool::PoolError;
 use crate::pool::error::ModelErrorKind;
 
@@ -23,8 +25,13 @@ pub(super) struct Vocabulary {
 /// The tokenizer of the model in `model_dir` with every token that `config` adds.
 pub(super) fn load(model_dir: &Path, config: &TokenizerConfig) -> Result<Vocabulary, PoolError> {
     let path = model_dir.join(TOKENIZER);
-    let fail = |path: &Path, kind| PoolError::Model { path: path.to_owned(), kind };
-    let (path, mut tokenizer, own, named) = if let Some(text) = read(&path)? {
+    let (path, mut tokenizer, own, named) = if Gguf::is_path(model_dir) {
+        let file = open(model_dir)?;
+        let work = || Ok(gguf::tokenizer(&file));
+        let tokenizer = guarded(work).map_err(GgufTokenizerError::Tokenizer).flatten();
+        let tokenizer = tokenizer.map_err(|err| fail(model_dir, ModelErrorKind::Gguf(err)))?;
+        (model_dir.to_owned(), tokenizer, Vec::new(), Vec::new())
+    } else if let Some(text) = read(&path)? {
         let tokenizer = guarded(|| Tokenizer::from_bytes(text))
             .map_err(|err| fail(&path, ModelErrorKind::Tokenizer(err)))?;
         (path, tokenizer, Vec::new(), Vec::new())
@@ -43,6 +50,15 @@ pub(super) fn load(model_dir: &Path, config: &TokenizerConfig) -> Result<Vocabul
     };
     guarded(finish).map_err(|err| fail(&path, ModelErrorKind::Tokenizer(err)))?;
     Ok(Vocabulary { tokenizer, named })
+}
+
+/// A model that is one file.
+pub(super) fn open(path: &Path) -> Result<Gguf, PoolError> {
+    Gguf::open(path).map_err(|err| fail(path, ModelErrorKind::GgufFile(err)))
+}
+
+fn fail(path: &Path, kind: ModelErrorKind) -> PoolError {
+    PoolError::Model { path: path.to_owned(), kind }
 }
 
 fn convert(

@@ -99,13 +99,22 @@ pub(super) fn convert(
         (Conversion::Generic { renamed }, Algorithm::Bpe) => generic_bpe(&proto, renamed)?,
         (Conversion::Generic { .. }, Algorithm::Unigram) => unigram(&proto)?,
         (_, Algorithm::Unigram) => return Err(SentencePieceError::Unigram(class.to_owned())),
-        (Conversion::Llama { legacy, prefix }, Algorithm::Bpe) => llama(&proto, *legacy, *prefix)?,
+        (Conversion::Llama { legacy, prefix }, Algorithm::Bpe) => {
+            llama(&proto.pieces, *legacy, *prefix)?
+        }
         (Conversion::Gemma, Algorithm::Bpe) => gemma(&proto)?,
     };
     let added = proto.pieces.iter().filter(|piece| piece.kind != PieceKind::Text).map(|piece| {
         AddedToken::from(piece.text.clone(), piece.kind == PieceKind::Control).normalized(false)
     });
     Ok(Converted { tokenizer, added: added.collect(), named: named(conversion, &proto) })
+}
+
+/// The tokenizer of the pieces `tokens`, in the order in which they were merged; with
+/// a blank before every part of a text if `prefix`.
+pub(super) fn of_pieces(tokens: &[String], prefix: bool) -> Result<Tokenizer, SentencePieceError> {
+    let pieces = tokens.iter().enumerate().map(|(id, text)| Piece::new(text.as_bytes(), id));
+    llama(&pieces.collect::<Result<Vec<_>, _>>()?, true, prefix)
 }
 
 fn named(conversion: &Conversion, proto: &ModelProto) -> Vec<(&'static str, String)> {
@@ -132,8 +141,8 @@ fn named(conversion: &Conversion, proto: &ModelProto) -> Vec<(&'static str, Stri
     }
 }
 
-fn llama(proto: &ModelProto, legacy: bool, prefix: bool) -> Result<Tokenizer, SentencePieceError> {
-    let (vocab, merges) = vocab_and_merges(&proto.pieces);
+fn llama(pieces: &[Piece], legacy: bool, prefix: bool) -> Result<Tokenizer, SentencePieceError> {
+    let (vocab, merges) = vocab_and_merges(pieces);
     let bpe = BPE::builder().vocab_and_merges(vocab, merges).fuse_unk(true).byte_fallback(true);
     let mut tokenizer = Tokenizer::new(bpe.build().map_err(SentencePieceError::Tokenizer)?);
     let scheme = match (prefix, legacy) {

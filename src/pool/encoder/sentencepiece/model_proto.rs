@@ -149,18 +149,21 @@ impl ModelProto {
 }
 
 impl Piece {
+    /// A piece of text, number `position` of them.
+    pub(super) fn new(text: &[u8], position: usize) -> Result<Self, ProtoError> {
+        if text.len() > MAX_PIECE_BYTES {
+            let max_bytes = MAX_PIECE_BYTES;
+            return Err(ProtoError::TooLong { piece: position, max_bytes });
+        }
+        let text = std::str::from_utf8(text).map_err(|_| ProtoError::Text(position))?;
+        Ok(Self { text: text.to_owned(), score: 0.0, kind: PieceKind::Text })
+    }
+
     fn parse(bytes: &[u8], position: usize) -> Result<Self, ProtoError> {
         let mut piece = Self { text: String::new(), score: 0.0, kind: PieceKind::Text };
         for field in Fields::of(bytes) {
             match field? {
-                (1, Value::Bytes(text)) if text.len() > MAX_PIECE_BYTES => {
-                    let max_bytes = MAX_PIECE_BYTES;
-                    return Err(ProtoError::TooLong { piece: position, max_bytes });
-                }
-                (1, Value::Bytes(text)) => {
-                    let text = std::str::from_utf8(text).map_err(|_| ProtoError::Text(position))?;
-                    text.clone_into(&mut piece.text);
-                }
+                (1, Value::Bytes(text)) => piece.text = Self::new(text, position)?.text,
                 (2, Value::Four(bits)) => piece.score = f32::from_le_bytes(bits),
                 (3, Value::Number(3)) => piece.kind = PieceKind::Control,
                 (3, Value::Number(4)) => piece.kind = PieceKind::UserDefined,
