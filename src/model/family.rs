@@ -464,7 +464,6 @@ impl Family {
 /// not know, family or not.
 fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), ConfigErrorKind> {
     fields.only("attention_dropout", &Value::from(0.0))?;
-    fields.only("pretraining_tp", &Value::from(1))?;
     fields.only("use_bidirectional_attention", &Value::from(false))?;
     fields.only("add_cross_attention", &Value::from(false))?;
     fields.only("scale_attn_weights", &Value::from(true))?;

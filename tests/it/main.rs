@@ -43,6 +43,7 @@ mod parity_scores;
 #[cfg(feature = "torch")]
 mod pipeline;
 mod projection;
+mod published;
 mod quantized;
 mod report;
 mod scored_pool;
