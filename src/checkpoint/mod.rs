@@ -243,6 +243,11 @@ impl Checkpoint {
         Ok(self.optimizer(layout)?.moments)
     }
 
+    /// Whether there is any state of an optimizer, readable or not.
+    pub fn has_optimizer_state(&self) -> bool {
+        optimizer::is_there(&self.dir)
+    }
+
     /// The optimizer's state, in the order of `layout`, and where it is from.
     ///
     /// # Errors

@@ -1,14 +1,16 @@
 //! From the command line to settings, and `less-select config`.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 use serde_json::{Map, json};
 
 use super::Answer;
 use super::args::{Cli, Command};
-use super::exit::CliError;
+use super::exit::{self, CliError};
+use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
-use crate::config::layers::{self, Layer};
+use crate::config::layers::{self, Layer, Origin};
 use crate::run_dir::RunDir;
 
 /// Variables that are not settings.
@@ -26,7 +28,25 @@ pub(super) fn resolve(cli: &Cli) -> Result<Config, CliError> {
         layers.push(Layer::pipeline(pipeline)?);
     }
     layers.extend(cli.layers());
+    if lack_moments(&layers) {
+        exit::warn(
+            "the checkpoints have no optimizer state, so that gradients are plain (`--gradient \
+             sgd`), which is not what LESS does; without --checkpoints a warm-up is trained",
+        );
+        layers.push(Layer::without_moments());
+    }
     Ok(Config::resolve(&layers)?)
+}
+
+/// Whether gradients are by default of a kind for which the checkpoints that are given
+/// have nothing. Of some that have and some that have not, the stage tells.
+fn lack_moments(layers: &[Layer]) -> bool {
+    let (raw, origins) = layers::join(layers);
+    let is_default = origins.get("gradient") == Some(&Origin::Default);
+    let Some(dir) = raw.checkpoints.filter(|_| is_default) else { return false };
+    // What is wrong with a checkpoint is told by whoever reads it.
+    let checkpoints = checkpoint::checkpoints_in(Path::new(&dir)).unwrap_or_default();
+    !checkpoints.is_empty() && !checkpoints.iter().any(Checkpoint::has_optimizer_state)
 }
 
 /// Whether a command works on what a run already is.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value};
 
 use super::{ConfigError, RawConfig};
+use crate::gradient::direction::GradientKind;
 
 /// The embedded `pipelines/default.toml`: every setting with its default.
 pub const DEFAULT_PIPELINE: &str = include_str!("../../pipelines/default.toml");
@@ -27,6 +28,8 @@ pub enum Origin {
     Environment,
     /// A flag.
     Flag,
+    /// Checkpoints that have no state of an optimizer.
+    Checkpoints,
 }
 
 impl std::fmt::Display for Origin {
@@ -37,6 +40,7 @@ impl std::fmt::Display for Origin {
             Self::Pipeline(name) => write!(f, "pipeline {name}"),
             Self::Environment => f.write_str("environment"),
             Self::Flag => f.write_str("flag"),
+            Self::Checkpoints => f.write_str("checkpoints without optimizer state"),
         }
     }
 }
@@ -77,6 +81,13 @@ impl Layer {
             read(&pipeline_path(name_or_path)?)?
         };
         Ok(Self { origin, raw })
+    }
+
+    /// What stands for the default where checkpoints have no optimizer's moments:
+    /// plain gradients.
+    pub fn without_moments() -> Self {
+        let gradient = Some(vec![GradientKind::Sgd.to_string()]);
+        Self { origin: Origin::Checkpoints, raw: RawConfig { gradient, ..RawConfig::default() } }
     }
 
     /// The settings a run directory was started with, if it has any.

@@ -5,6 +5,7 @@ use less_select::model::DecoderConfig;
 use serde_json::{Value, json};
 
 /// Name, configuration, parameters.
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn published() -> Vec<(&'static str, Value, usize)> {
     let llama3 = json!({
         "factor": 32.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,

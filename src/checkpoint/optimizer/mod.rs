@@ -88,6 +88,11 @@ pub(super) fn path_in(dir: &Path) -> Option<PathBuf> {
     names.map(|name| dir.join(name)).find(|path| path.is_file())
 }
 
+/// Whether the folder `dir` holds any state, in one file or in pieces.
+pub(super) fn is_there(dir: &Path) -> bool {
+    path_in(dir).is_some() || pieces(dir).is_some()
+}
+
 /// Reads the state in the folder `dir`.
 pub(super) fn read(
     dir: &Path,

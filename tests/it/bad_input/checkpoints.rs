@@ -170,6 +170,22 @@ fn without_an_optimizer_there_are_plain_gradients() {
 }
 
 #[test]
+fn checkpoints_without_any_optimizer_state_get_plain_gradients_and_a_warning() {
+    let desk = Desk::with_checkpoints();
+    for epoch in ["epoch-1", "epoch-2"] {
+        let file = desk.path("trained").join(epoch).join("optimizer.safetensors");
+        fs_err::remove_file(file).unwrap();
+    }
+    let said = desk.run(&OWN);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let warning = said.stderr.lines().find(|line| line.starts_with("warning: ")).unwrap();
+    insta::assert_snapshot!(warning, @"warning: the checkpoints have no optimizer state, so that gradients are plain (`--gradient sgd`), which is not what LESS does; without --checkpoints a warm-up is trained");
+    // Whoever names a kind gets that one or none.
+    let named = desk.run(&["--checkpoints", "trained", "--gradient", "adam-v"]);
+    assert_eq!(named.code, 65, "{}", named.stderr);
+}
+
+#[test]
 fn a_folder_without_a_checkpoint_is_told_what_one_is() {
     let desk = Desk::with_checkpoints();
     fs_err::create_dir(desk.path("empty")).unwrap();
