@@ -22,6 +22,7 @@ use crate::checkpoint::{Checkpoint, CheckpointError};
 use crate::fs::{UNFINISHED, entries, parent, sync_dir};
 use crate::gradient::layout::{Param, ParamLayout};
 use crate::model::DecoderConfig;
+use crate::model::base_weights::{self, BaseWeightError};
 use crate::model::config::ConfigError;
 use crate::model::modules::LoraError;
 use crate::model::weights::{WeightFile, WeightFiles, WeightsError};
@@ -40,6 +41,9 @@ pub enum MergeError {
     /// The checkpoint cannot be used.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
+    /// The checkpoint was trained with other weights.
+    #[error(transparent)]
+    BaseWeight(#[from] BaseWeightError),
     /// The adapter sits on modules that the model lacks.
     #[error(transparent)]
     Lora(#[from] LoraError),
@@ -88,15 +92,15 @@ pub fn merge(model_dir: &Path, checkpoint_dir: &Path, out: &Path) -> Result<Merg
     }
     let config = DecoderConfig::read(model_dir)?;
     let weights = WeightFiles::open(model_dir, &config)?;
-    let adapter = Adapter::read(&config, &Checkpoint::open(checkpoint_dir)?)?;
+    let files = weights.files().iter().map(safetensors).collect::<Result<Vec<_>, _>>()?;
+    let checkpoint = Checkpoint::open(checkpoint_dir)?;
+    base_weights::check(model_dir, &config, &checkpoint)?;
+    let adapter = Adapter::read(&config, &checkpoint)?;
     fs::create_dir_all(parent(out))?;
     let temp = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(parent(out))?;
     copy_texts(model_dir, temp.path())?;
     let mut merged = Merged { path: out.to_owned(), n_merged: 0, n_tensors: 0 };
-    for file in weights.files() {
-        let WeightFile::Safetensors(file) = file else {
-            return Err(MergeError::Layout(file.path().to_owned()));
-        };
+    for file in files {
         let tensors = merged_tensors(file, &config, &adapter);
         merged.n_tensors += tensors.len();
         merged.n_merged += tensors.iter().filter(|(_, tensor)| tensor.update.is_some()).count();
@@ -112,12 +116,23 @@ pub fn merge(model_dir: &Path, checkpoint_dir: &Path, out: &Path) -> Result<Merg
     Ok(merged)
 }
 
+fn safetensors(file: &WeightFile) -> Result<&TensorFile, MergeError> {
+    match file {
+        WeightFile::Safetensors(file) => Ok(file),
+        other => Err(MergeError::Layout(other.path().to_owned())),
+    }
+}
+
 /// What a model folder has besides weights.
 fn copy_texts(from: &Path, to: &Path) -> io::Result<()> {
     for path in entries(from)? {
+        let copy = to.join(path.file_name().unwrap_or_default());
         let kind = path.extension().and_then(|kind| kind.to_str()).unwrap_or_default();
-        if path.is_file() && ["json", "jinja", "model", "txt"].contains(&kind) {
-            fs::copy(&path, to.join(path.file_name().unwrap_or_default()))?;
+        if path.ends_with("additional_chat_templates") {
+            fs::create_dir(&copy)?;
+            copy_texts(&path, &copy)?;
+        } else if path.is_file() && ["json", "jinja", "model", "txt"].contains(&kind) {
+            fs::copy(&path, copy)?;
         }
     }
     Ok(())

@@ -49,12 +49,11 @@ struct Raw {
 
 /// Settings under which the update is not a scale · B·A on its targets and
 /// nothing else, unless they are off.
-const REFUSED: [&str; 18] = [
+const REFUSED: [&str; 17] = [
     "use_dora",
     "use_qalora",
     "use_bdlora",
     "lora_bias",
-    "fan_in_fan_out",
     "trainable_token_indices",
     "target_parameters",
     "layer_replication",

@@ -4,6 +4,8 @@
 /// activation checkpointing's, `torch.compile`'s and DDP's.
 const WRAPPERS: [&str; 4] =
     ["_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_orig_mod", "module"];
+/// How names in a decoder begin.
+const BASES: [&str; 3] = ["model.", "transformer.", "gpt_neox."];
 /// What `peft` puts before the names of the model.
 const PREFIX: &str = "base_model.model.";
 
@@ -28,7 +30,8 @@ pub(super) fn peft_name(name: &str) -> String {
     }
     let name = parts.join(".");
     // An adapter that was taken out of its wrapper.
-    let is_bare = module_of(&name).is_some_and(|module| module.starts_with("model."));
+    let of_a_decoder = |module: &str| BASES.iter().any(|base| module.starts_with(base));
+    let is_bare = module_of(&name).is_some_and(of_a_decoder);
     if is_bare { format!("{PREFIX}{name}") } else { name }
 }
 

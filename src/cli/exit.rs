@@ -113,6 +113,9 @@ fn tokenizer_hint(kind: &ModelErrorKind) -> Option<&'static str> {
         ModelErrorKind::NoDefaultTemplate => {
             Some("name the file of one of them with --chat-template")
         }
+        ModelErrorKind::Gguf(_) => {
+            Some("give the model's folder in Hugging Face layout with --model instead")
+        }
         ModelErrorKind::SentencePiece(_) => Some(
             "`AutoTokenizer.from_pretrained(MODEL).save_pretrained(FOLDER)` of the Python package \
              `transformers` writes a tokenizer.json, which is read before this file",

@@ -11,6 +11,7 @@ use crate::checkpoint::{CheckpointError, CheckpointErrorKind};
 use crate::influence::InfluenceError;
 use crate::influence::scores_file::{ScoresError, ScoresErrorKind};
 use crate::merge::MergeError;
+use crate::model::base_weights::BaseWeightError;
 use crate::model::config::{
     ConfigError as ModelConfigError, ConfigErrorKind as ModelConfigErrorKind,
 };
@@ -106,7 +107,11 @@ impl HasExitCode for MergeError {
             Self::Config(err) => err.exit_code(),
             Self::Weights(err) => err.exit_code(),
             Self::Checkpoint(err) => err.exit_code(),
-            Self::Lora(_) => ExitCode::BadData as u8,
+            Self::BaseWeight(BaseWeightError::Other { .. }) | Self::Lora(_) => {
+                ExitCode::BadData as u8
+            }
+            Self::BaseWeight(BaseWeightError::Checkpoint(err)) => err.exit_code(),
+            Self::BaseWeight(BaseWeightError::Weights(err)) => err.exit_code(),
             Self::Exists(_) | Self::Layout(_) => ExitCode::Usage as u8,
             Self::Io(err) => err.exit_code(),
             Self::Write { .. } => ExitCode::Io as u8,

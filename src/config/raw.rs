@@ -31,7 +31,7 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schema: Option<String>,
 
-    /// The model: a folder in Hugging Face layout, or a name in its cache or ours
+    /// The model: a folder in Hugging Face layout, a GGUF file, or a name in its cache or ours
     #[arg(
         long,
         global = true,

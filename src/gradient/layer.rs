@@ -45,13 +45,13 @@ pub(super) struct Tape<'a> {
 impl<'a> Layers<'a> {
     pub(super) fn new(model: &'a LoraDecoder, batch: &Batch) -> Self {
         let (n_inputs, like) = (batch.token_ids.size()[1], &model.decoder.embeddings);
-        let ropes = || Ropes::new(model.config(), n_inputs, &batch.lengths, like);
-        let all = |window| Sites::all(ropes(), n_inputs, window, like);
+        let ropes = Ropes::new(model.config(), n_inputs, &batch.lengths, like);
+        let all = |window| Sites::all(ropes.shallow_clone(), n_inputs, window, like);
         let windows = || model.config().attention.iter().map(|layer| layer.window.map(dim));
         let windowed = windows().flatten().next().map(|window| all(Some(window)));
         let last = windows().next_back().flatten();
-        let last = Sites::some(&ropes(), batch.sites.shallow_clone(), n_inputs, last, like);
-        Self { model, all: all(None), windowed, last, ropes: ropes() }
+        let last = Sites::some(&ropes, batch.sites.shallow_clone(), n_inputs, last, like);
+        Self { model, all: all(None), windowed, last, ropes }
     }
 
     fn place(&self, layer: usize) -> Place<'_> {

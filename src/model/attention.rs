@@ -27,6 +27,12 @@ impl Ropes {
         layer.rope.map(|rope| &self.0[rope])
     }
 
+    pub(crate) fn shallow_clone(&self) -> Self {
+        let clone =
+            |rope: &Rope| Rope { cos: rope.cos.shallow_clone(), sin: rope.sin.shallow_clone() };
+        Self(self.0.iter().map(clone).collect())
+    }
+
     /// The tables at `positions`, `[n_examples, n]`, for heads of those alone.
     pub(crate) fn at(&self, positions: &Tensor) -> Self {
         Self(self.0.iter().map(|rope| rope.at(positions)).collect())

@@ -168,6 +168,6 @@ mod tests {
         assert!(Batch::new(&[&fits], &config, Device::Cpu).is_ok());
         let too_long = example(&[5, 9, 1], &[0, 1, 0]);
         let error = Batch::new(&[&fits, &too_long], &config, Device::Cpu).err().unwrap();
-        insta::assert_snapshot!(error, @"example 04cadd3c954d8495fd35ccfc8454297e has 3 tokens, the model learned 2 positions; lower `max-length`");
+        insta::assert_snapshot!(error, @"example 04cadd3c954d8495fd35ccfc8454297e has 3 tokens, the model learned 2 positions; lower `max-tokens`");
     }
 }

@@ -227,7 +227,6 @@ mod tests {
             json!({ "rope_scaling": { "rope_type": "dynamic", "factor": 8.0 } }),
             json!({ "sliding_window": 4096 }),
             json!({ "quantization_config": { "bits": 4 } }),
-            json!({ "attention_dropout": 0.1 }),
         ]
         .iter()
         .map(|changes| small(changes).unwrap_err())
@@ -238,7 +237,6 @@ mod tests {
         `rope_scaling` = {"rope_type":"dynamic","factor":8.0} is not supported (only `rope_type` default, linear, llama3, longrope and yarn)
         `sliding_window` = 4096 is not supported (only null)
         `quantization_config` = {"bits":4} is not supported (only null)
-        `attention_dropout` = 0.1 is not supported (only 0.0)
         "#);
     }
 
@@ -306,7 +304,7 @@ mod tests {
         `hidden_size` is "wide", expected a whole number from 1 to 1048575
         `num_hidden_layers` is 0, expected a whole number from 1 to 1048575
         `num_key_value_heads` is 3, expected a divisor of `num_attention_heads`
-        `head_dim` is 15, expected an even number
+        `head_dim` is 15, expected an even number, at most 2^20 of all heads
         `rms_norm_eps` is -1, expected a positive number
         `rope_scaling` is {"rope_type":"llama3","factor":8.0}, expected positive numbers for what its `rope_type` needs
         `rope_parameters` is {"rope_type":"llama3","factor":8.0,"low_freq_factor":4.0,"high_freq_factor":1.0,"original_max_position_embeddings":8192}, expected `high_freq_factor` above `low_freq_factor`

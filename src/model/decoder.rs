@@ -213,7 +213,12 @@ impl Decoder {
     pub(crate) fn normed_by(&self, norm: &NormWeights, x: &Tensor) -> Tensor {
         let (NormWeights { weight, bias }, eps) = (norm, self.config.norm_eps);
         match self.config.norm {
-            NormKind::Rms | NormKind::RmsAroundOne => x.rms_norm(weight.size(), Some(weight), eps),
+            NormKind::Rms => x.rms_norm(weight.size(), Some(weight), eps),
+            // Its weight is in f32, and libtorch's kernel takes one kind.
+            NormKind::RmsAroundOne => {
+                let own = x.to_kind(weight.kind());
+                own.rms_norm(weight.size(), Some(weight), eps).to_kind(x.kind())
+            }
             NormKind::Layer => x.layer_norm(weight.size(), Some(weight), bias.as_ref(), eps, false),
         }
     }

@@ -35,9 +35,12 @@ pub(super) struct Family {
     window: Window,
     /// Whether some layers know no positions (`no_rope_layers`).
     has_nope: bool,
-    /// Whether embedded tokens are multiplied by the root of their width, as Gemma
-    /// does it, and attention's scale is told by `query_pre_attn_scalar`.
-    is_gemma: bool,
+    /// Whether embedded tokens are multiplied by the root of their width.
+    scales_embeddings: bool,
+    /// Whether attention's scale is told by `query_pre_attn_scalar`.
+    has_query_scalar: bool,
+    /// Whether `gelu` means its approximation.
+    gelu_is_tanh: bool,
     /// Caps of attention's scores and of logits where nothing is said; `None` where
     /// the family has none.
     caps: Option<[Option<f64>; 2]>,
@@ -90,8 +93,6 @@ const KEYS: Keys = Keys {
     activation: "hidden_act",
 };
 
-const GEMMA_KEYS: Keys = Keys { activation: "hidden_activation", ..KEYS };
-
 const ROPE: RopeKeys = RopeKeys {
     layer_type: FULL_ATTENTION,
     theta: "rope_theta",
@@ -100,6 +101,9 @@ const ROPE: RopeKeys = RopeKeys {
     default_share: 1.0,
     is_scaled: true,
 };
+
+/// More coordinates than any layer has: so products of sizes stay below 2^64.
+const MAX_WIDTH: usize = 1 << 20;
 
 const FULL_ATTENTION: &str = "full_attention";
 const SLIDING_ATTENTION: &str = "sliding_attention";
@@ -124,20 +128,34 @@ const LLAMA: Family = Family {
     tied_embeddings: false,
     window: Window::Never,
     has_nope: false,
-    is_gemma: false,
+    scales_embeddings: false,
+    has_query_scalar: false,
+    gelu_is_tanh: false,
     caps: None,
 };
 
 const GEMMA: Family = Family {
     model_type: "gemma",
-    keys: GEMMA_KEYS,
     biases: [Bias::Flag("attention_bias", false), Bias::Flag("attention_bias", false), Bias::Never],
     norm: NormKind::RmsAroundOne,
     activation: Activation::GeluTanh,
     head_dim: Some(256),
     tied_embeddings: true,
-    is_gemma: true,
+    scales_embeddings: true,
+    gelu_is_tanh: true,
     ..LLAMA
+};
+
+const GEMMA2: Family = Family {
+    model_type: "gemma2",
+    keys: Keys { activation: "hidden_activation", ..KEYS },
+    names: &names::GEMMA2,
+    placement: Placement::Around,
+    window: Window::Alternating(2),
+    has_query_scalar: true,
+    gelu_is_tanh: false,
+    caps: Some([Some(50.0), Some(30.0)]),
+    ..GEMMA
 };
 
 static FAMILIES: [Family; 12] = [
@@ -196,18 +214,9 @@ static FAMILIES: [Family; 12] = [
         ..LLAMA
     },
     GEMMA,
-    Family {
-        model_type: "gemma2",
-        names: &names::GEMMA2,
-        placement: Placement::Around,
-        window: Window::Alternating(2),
-        caps: Some([Some(50.0), Some(30.0)]),
-        ..GEMMA
-    },
+    GEMMA2,
     Family {
         model_type: "gemma3_text",
-        names: &names::GEMMA2,
-        placement: Placement::Around,
         qk_norm: Some(QkNorm::Head),
         ropes: &[
             RopeKeys { default_theta: 1e6, ..ROPE },
@@ -220,7 +229,7 @@ static FAMILIES: [Family; 12] = [
         ],
         window: Window::Alternating(6),
         caps: Some([None, None]),
-        ..GEMMA
+        ..GEMMA2
     },
     Family {
         model_type: "gpt_neox",
@@ -288,8 +297,8 @@ impl Family {
         let n_layers = self.n_layers(fields)?;
         let head_dim = self.head_dim.unwrap_or(hidden_size / n_heads);
         let head_dim = fields.count_or("head_dim", head_dim.max(1))?;
-        if !head_dim.is_multiple_of(2) {
-            return Err(fields.invalid("head_dim", "an even number"));
+        if !head_dim.is_multiple_of(2) || n_heads * head_dim > MAX_WIDTH {
+            return Err(fields.invalid("head_dim", "an even number, at most 2^20 of all heads"));
         }
         let bias = |bias| match bias {
             Bias::Never => Ok(false),
@@ -315,7 +324,7 @@ impl Family {
             activation: self.activation(fields)?,
             scores: Scores { scale, cap: attention_cap },
             logit_cap,
-            embedding_scale: self.is_gemma.then(|| (hidden_size as f64).sqrt()),
+            embedding_scale: self.scales_embeddings.then(|| (hidden_size as f64).sqrt()),
             n_positions: self.n_positions(fields)?,
             ropes: ropes.collect::<Result<_, _>>()?,
             attention: self.attention(fields, n_layers)?,
@@ -367,12 +376,16 @@ impl Family {
         let Some(value) = fields.value(key) else { return Ok(self.activation) };
         let known = Activation::NAMES;
         let named = known.iter().find(|(name, _)| value == name).map(|(_, activation)| *activation);
+        let named = match named {
+            Some(Activation::Gelu) if self.gelu_is_tanh => Some(Activation::GeluTanh),
+            named => named,
+        };
         named.ok_or_else(|| unsupported(key, value, &known.map(|(name, _)| name).join(", ")))
     }
 
     /// What products of queries and keys are multiplied by.
     fn scale(&self, fields: &Fields<'_>, head_dim: usize) -> Result<f64, ConfigErrorKind> {
-        let scalar = if self.is_gemma && self.caps.is_some() {
+        let scalar = if self.has_query_scalar {
             fields.positive_or("query_pre_attn_scalar", 256.0)?
         } else {
             head_dim as f64
@@ -451,7 +464,7 @@ impl Family {
                 (1..=n).map(|layer| layer % every != 0).collect()
             }
             Window::Later => {
-                let first = fields.count_or("max_window_layers", 28)?;
+                let first = fields.whole_or("max_window_layers", 28)?;
                 (0..n).map(|layer| layer >= first).collect()
             }
             Window::InNope => is_rotary.iter().map(|is_rotary| !is_rotary).collect(),
@@ -463,7 +476,6 @@ impl Family {
 /// Every setting that changes what a decoder computes in a way that this one does
 /// not know, family or not.
 fn refuse_unsupported(fields: &Fields<'_>) -> Result<(), ConfigErrorKind> {
-    fields.only("attention_dropout", &Value::from(0.0))?;
     fields.only("use_bidirectional_attention", &Value::from(false))?;
     fields.only("add_cross_attention", &Value::from(false))?;
     fields.only("scale_attn_weights", &Value::from(true))?;

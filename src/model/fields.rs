@@ -40,6 +40,19 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// As [`count_or`](Self::count_or), zero included.
+    pub(super) fn whole_or(
+        &self,
+        key: &'static str,
+        default: usize,
+    ) -> Result<usize, ConfigErrorKind> {
+        if self.value(key).and_then(Value::as_u64) == Some(0) {
+            Ok(0)
+        } else {
+            self.count_or(key, default)
+        }
+    }
+
     pub(super) fn count_or(
         &self,
         key: &'static str,

@@ -79,6 +79,13 @@ impl Gguf {
                 config.insert(name.to_owned(), number);
             }
         }
+        // How such files say that there is none.
+        if config.get("sliding_window") == Some(&json!(0)) {
+            config.insert("sliding_window".to_owned(), Json::Null);
+        }
+        if let Some(share) = self.rotary_share() {
+            config.insert("partial_rotary_factor".to_owned(), json!(share));
+        }
         if let Some(embeddings) = self.tensors().get(EMBEDDINGS) {
             config.insert("vocab_size".to_owned(), json!(embeddings.shape.first()));
         }
@@ -101,6 +108,16 @@ impl Gguf {
             let names = ARCHITECTURES.map(|(name, _)| name).join(", ");
             unsupported(KEY, &json!(own), &names)
         })
+    }
+
+    /// Which share of a head is turned, of models that turn a part.
+    fn rotary_share(&self) -> Option<f64> {
+        let number = |key| self.setting(key).and_then(Value::number);
+        let width = number("rope.dimension_count").filter(|_| self.architecture() == "phi3")?;
+        let n_heads = number("attention.head_count")?;
+        let head_dim = number("attention.key_length")
+            .or_else(|| Some((number("embedding_length")? / n_heads).floor()))?;
+        Some(width / head_dim)
     }
 
     fn architecture(&self) -> &str {
@@ -215,8 +232,8 @@ fn in_layer(layer: usize, part: &str, names: &Names) -> Option<String> {
         "post_attention_norm" => names.attention_norms[1],
         "ffn_norm" => names.mlp_norms[0],
         "post_ffw_norm" => names.mlp_norms[1],
-        "attn_q_norm" => "self_attn.q_norm",
-        "attn_k_norm" => "self_attn.k_norm",
+        "attn_q_norm" => names.qk_norms[0],
+        "attn_k_norm" => names.qk_norms[1],
         _ => return None,
     };
     Some(names.in_layer(layer, norm))

@@ -93,7 +93,8 @@ impl Target<'_> {
             Ok(Norms { before: norm(before)?, after: norm(after)? })
         };
         let qk_norms = || -> Result<_, ModelError> {
-            Ok([norm("self_attn.q_norm")?, norm("self_attn.k_norm")?])
+            let [q, k] = names.qk_norms;
+            Ok([norm(q)?, norm(k)?])
         };
         let mut linears = [const { None }; LinearModule::COUNT];
         for module in self.config.modules() {

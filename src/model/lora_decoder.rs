@@ -52,7 +52,7 @@ pub enum ModelError {
     /// An example that the model has no positions for.
     #[error(
         "example {id} has {n_tokens} tokens, the model learned {n_positions} positions; \
-         lower `max-length`"
+         lower `max-tokens`"
     )]
     TooLong {
         /// The example.

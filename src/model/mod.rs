@@ -10,11 +10,12 @@
 //! - [`modules`] lists the decoder's weights and its LoRA parameters, with
 //!   their shapes;
 //! - [`weights`] maps the weight files and checks them against those shapes; `gguf` is
-//!   what a GGUF file says in those words.
+//!   what a GGUF file says in those words; [`base_weights`] holds weights that a
+//!   checkpoint brings along against the model's own.
 //!
 //! What a model *computes* needs the `torch` feature: `decoder` is the forward
-//! pass, `attention` its positions, `activation` its MLP's, `lora` its adapters, `batch` what goes in,
-//! `load` where weights come from, `cuda` how its library is found, `LoraDecoder`
+//! pass, `attention` its positions, `activation` its MLP's, `lora` its adapters,
+//! `batch` what goes in, `load` where weights come from, `cuda` how its library is found, `LoraDecoder`
 //! all of it on a device.
 
 #[cfg(feature = "torch")]
@@ -22,6 +23,7 @@ mod activation;
 pub mod architecture;
 #[cfg(feature = "torch")]
 pub(crate) mod attention;
+pub mod base_weights;
 #[cfg(feature = "torch")]
 pub(crate) mod batch;
 pub mod config;

@@ -205,8 +205,8 @@ impl DecoderConfig {
         for name in norms.into_iter().filter(|name| !name.is_empty()) {
             self.norm_weights(self.names.in_layer(layer, name), self.hidden_size, weights);
         }
-        if let Some([q, k]) = self.qk_norm_widths() {
-            for (name, width) in [("self_attn.q_norm", q), ("self_attn.k_norm", k)] {
+        if let Some(widths) = self.qk_norm_widths() {
+            for (name, width) in self.names.qk_norms.into_iter().zip(widths) {
                 self.norm_weights(self.names.in_layer(layer, name), width, weights);
             }
         }

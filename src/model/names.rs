@@ -21,6 +21,8 @@ pub struct Names {
     pub attention_norms: [&'static str; 2],
     /// The norms before and after the MLP.
     pub mlp_norms: [&'static str; 2],
+    /// The norms of queries and keys, where they are normed.
+    pub qk_norms: [&'static str; 2],
     /// The linear modules of a layer, in order of definition.
     pub modules: &'static [(LinearModule, &'static str)],
     /// Whether a module's weight is stored as `[d_in, d_out]`.
@@ -39,6 +41,7 @@ pub(super) const LLAMA: Names = Names {
     heads: &["lm_head"],
     attention_norms: ["input_layernorm", ""],
     mlp_norms: ["post_attention_layernorm", ""],
+    qk_norms: ["self_attn.q_norm", "self_attn.k_norm"],
     modules: &[
         (LinearModule::Q, "self_attn.q_proj"),
         (LinearModule::K, "self_attn.k_proj"),

@@ -88,7 +88,9 @@ impl RopeKeys {
         head_dim: usize,
     ) -> Result<RopeSettings, ConfigErrorKind> {
         let new = fields.value("rope_parameters");
-        let new = new.map(|all| all.get(self.layer_type).unwrap_or(all));
+        // Where layers do not differ, it is that of all.
+        let of_all = |all| if self.is_scaled { Some(all) } else { None };
+        let new = new.and_then(|all| all.get(self.layer_type).or_else(|| of_all(all)));
         let gathered = |name: &str| new.and_then(|rope| rope.get(name));
         let theta = match gathered("rope_theta") {
             Some(value) => positive(value).ok_or_else(|| {

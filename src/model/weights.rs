@@ -164,7 +164,7 @@ impl WeightFiles {
     pub fn open(model_dir: &Path, config: &DecoderConfig) -> Result<Self, WeightsError> {
         let (files, places) = (Vec::new(), BTreeMap::new());
         let mut weights = Self { files, head_dim: config.head_dim, places };
-        for path in weight_paths(model_dir)? {
+        for path in paths(model_dir)?.into_iter().filter(|path| !is_index(path)) {
             weights.add(WeightFile::open(&path)?, config.names)?;
         }
         weights.settle_tied(config)?;
@@ -314,7 +314,12 @@ fn fail(path: &Path, kind: WeightsErrorKind) -> WeightsError {
     WeightsError { path: path.to_owned(), kind }
 }
 
-fn weight_paths(model_dir: &Path) -> Result<Vec<PathBuf>, WeightsError> {
+/// The files that a model's weights are read from, an index of shards first.
+///
+/// # Errors
+///
+/// If there is none, or the index is damaged.
+pub fn paths(model_dir: &Path) -> Result<Vec<PathBuf>, WeightsError> {
     if Gguf::is_path(model_dir) {
         return Ok(vec![model_dir.to_owned()]);
     }
@@ -337,7 +342,12 @@ fn weight_paths(model_dir: &Path) -> Result<Vec<PathBuf>, WeightsError> {
     let mut names: Vec<ShardName> = index.weight_map.into_values().collect();
     names.sort_unstable();
     names.dedup();
-    Ok(names.into_iter().map(|ShardName(name)| model_dir.join(name)).collect())
+    let shards = names.into_iter().map(|ShardName(name)| model_dir.join(name));
+    Ok([index_path].into_iter().chain(shards).collect())
+}
+
+fn is_index(path: &Path) -> bool {
+    path.extension().is_some_and(|ext| ext == "json")
 }
 
 fn check(file: &WeightFile, name: String, expected: Vec<usize>) -> Result<(), WeightsErrorKind> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::{lock, worker};
 use crate::influence::InfluenceError;
+use crate::model::base_weights::BaseWeightError;
 use crate::pool::PoolError;
 use crate::stage::Stage;
 
@@ -139,6 +140,16 @@ impl From<worker::WorkerError> for PipelineError {
         match err {
             worker::WorkerError::Interrupted => Self::Interrupted,
             err => Self::Worker(err),
+        }
+    }
+}
+
+impl From<BaseWeightError> for PipelineError {
+    fn from(err: BaseWeightError) -> Self {
+        match err {
+            BaseWeightError::Other { checkpoint, name } => Self::OtherWeight { checkpoint, name },
+            BaseWeightError::Checkpoint(err) => err.into(),
+            BaseWeightError::Weights(err) => err.into(),
         }
     }
 }

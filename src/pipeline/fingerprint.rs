@@ -15,6 +15,7 @@ use super::checksums::Checksums;
 use super::manifest::Manifest;
 use crate::checkpoint::{Checkpoint, checkpoints_in};
 use crate::config::Config;
+use crate::model::weights;
 use crate::pool::{ChatEncoder, EncodingSettings, TemplateSource};
 use crate::stage::Stage;
 
@@ -264,9 +265,9 @@ fn outside_inputs(
             }
             Ok(add_folder("model", &config.model, ChatEncoder::reads, checksums, files)?)
         }
-        Stage::Cascade => Ok(add_folder("model", &config.model, is_weight_file, checksums, files)?),
+        Stage::Cascade => add_weights(config, checksums, files),
         Stage::Warmup | Stage::Gradients => {
-            add_folder("model", &config.model, is_weight_file, checksums, files)?;
+            add_weights(config, checksums, files)?;
             add_own_checkpoints(config, checksums, files)
         }
         Stage::Score => add_own_checkpoints(config, checksums, files),
@@ -300,12 +301,23 @@ fn template_name(source: &TemplateSource) -> String {
     }
 }
 
-fn is_weight_file(name: &str) -> bool {
-    name == "config.json"
-        || name.ends_with(".safetensors")
-        || name.ends_with(".safetensors.index.json")
-        // `.bin`, or its index.
-        || name.starts_with("pytorch_model")
+/// Adds the model's configuration and the files that its weights are read from.
+fn add_weights(
+    config: &Config,
+    checksums: &mut Checksums,
+    files: &mut BTreeMap<String, String>,
+) -> Result<(), PipelineError> {
+    let mut paths = vec![config.model.join("config.json")];
+    match config.random_weights {
+        None => paths.extend(weights::paths(&config.model)?),
+        Some(_) if config.model.is_file() => paths.push(config.model.clone()),
+        Some(_) => {}
+    }
+    for path in paths.iter().filter(|path| path.is_file()) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        files.insert(format!("model {name}"), checksums.of(path)?);
+    }
+    Ok(())
 }
 
 /// Adds the wanted files of `dir` and its subfolders, named `LABEL PATH`; all of a
@@ -318,7 +330,8 @@ fn add_folder(
     files: &mut BTreeMap<String, String>,
 ) -> io::Result<()> {
     if dir.is_file() {
-        files.insert(label.to_owned(), checksums.of(dir)?);
+        let name = dir.file_name().unwrap_or_default().to_string_lossy();
+        files.insert(format!("{label} {name}"), checksums.of(dir)?);
         return Ok(());
     }
     for entry in fs_err::read_dir(dir)? {

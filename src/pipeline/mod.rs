@@ -1,7 +1,6 @@
 //! The stages of a run in a run directory: which ones, in which order, and
 //! which may be skipped.
 
-pub(crate) mod base_weights;
 pub mod checksums;
 mod error;
 pub mod events;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use super::checksums::Checksums;
 use super::fingerprint::{StageInputs, gradient_fingerprint};
-use super::{PipelineError, Run, base_weights, checkpoints_dir, lock};
+use super::{PipelineError, Run, checkpoints_dir, lock};
 use crate::cascade::Similarities;
 use crate::cascade::kept::KeptRows;
 use crate::checkpoint::{Checkpoint, checkpoints_in};
@@ -14,7 +14,7 @@ use crate::gradient::collect::ExampleSource;
 use crate::gradient::direction::GradientKind;
 use crate::gradient::layout::ParamLayout;
 use crate::gradient::shard_plan::{Part, plan_shards};
-use crate::model::DecoderConfig;
+use crate::model::{DecoderConfig, base_weights};
 use crate::pool::table::ExampleTable;
 use crate::projection::projection_fingerprint;
 use crate::run_dir::RunDir;
@@ -130,7 +130,10 @@ impl Run<'_> {
                 let checkpoint = checkpoint.label().to_owned();
                 PipelineError::OtherModules { checkpoint, source }
             })?;
-            base_weights::check(self.config, &model, &checkpoint)?;
+            // Random weights are nobody's.
+            if self.config.random_weights.is_none() {
+                base_weights::check(&self.config.model, &model, &checkpoint)?;
+            }
             let gradient = gradient_fingerprint(inputs, &checkpoint, checksums)?;
             for (split, source) in tables.sources(kept.as_ref()) {
                 let header = header(self.config, &checkpoint, split, &layout, gradient.clone());

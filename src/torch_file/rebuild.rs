@@ -45,8 +45,9 @@ impl Function {
     }
 }
 
-/// Most dimensions of a tensor, as in PyTorch.
-const MAX_DIMS: usize = 64;
+/// Most dimensions of a tensor. Weights have two; more would let a few bytes of a
+/// pickle take much memory.
+const MAX_DIMS: usize = 8;
 
 /// A storage: where its bytes are in the file.
 #[derive(Debug)]

@@ -68,6 +68,19 @@ fn damaged_gguf_files_are_errors_and_never_panics() {
     }
 }
 
+/// A tensor that starts where no file ends.
+#[test]
+fn a_tensor_beyond_any_file_is_an_error() {
+    let mut file = b"GGUF\x03\0\0\0".to_vec();
+    let [one, none, empty] = [1_u64, 0, 0].map(u64::to_le_bytes);
+    for part in [&one[..], &none, &one, b"x", &1_u32.to_le_bytes(), &empty, &0_u32.to_le_bytes()] {
+        file.extend(part);
+    }
+    file.extend((u64::MAX - 7).to_le_bytes());
+    let error = gguf::read(&file).unwrap_err();
+    insta::assert_snapshot!(error, @"damaged at byte 57: a tensor that ends behind the file");
+}
+
 #[test]
 fn a_gguf_file_of_another_architecture_is_named() {
     let error = DecoderConfig::read(&file("packings")).unwrap_err();

@@ -206,7 +206,7 @@ fn an_adapter_that_is_more_than_a_plain_one_is_refused_by_its_setting() {
     insta::assert_snapshot!(said("use_dora", true.into()), @"`use_dora` = true is not supported");
     insta::assert_snapshot!(said("bias", "lora_only".into()), @r#"`bias` = "lora_only" is not supported"#);
     insta::assert_snapshot!(said("alpha_pattern", serde_json::json!({"q_proj": 8})), @r#"`alpha_pattern` = {"q_proj":8} is not supported"#);
-    insta::assert_snapshot!(said("fan_in_fan_out", true.into()), @"`fan_in_fan_out` = true is not supported");
+    insta::assert_snapshot!(said("lora_bias", true.into()), @"`lora_bias` = true is not supported");
     insta::assert_snapshot!(said("init_lora_weights", "pissa_niter_4".into()), @r#"`init_lora_weights` = "pissa_niter_4" is not supported"#);
     insta::assert_snapshot!(said("trainable_token_indices", vec![7].into()), @"`trainable_token_indices` = [7] is not supported");
 }

@@ -145,11 +145,12 @@ fn trained(params: &[&Param], config: &AdapterConfig, groups: &[Vec<i64>]) -> Ve
         let (a, b): (Vec<_>, Vec<_>) = names.partition(|name| name.ends_with(".lora_A.weight"));
         return [a, b].concat();
     }
-    let whole = |module: &str| {
-        let is_saved = config.modules_to_save.iter().any(|saved| saved == module);
-        is_saved.then(|| module.to_owned())
+    let whole = |known: [&'static str; 3]| {
+        let saved = config.modules_to_save.iter();
+        saved.filter(move |module| known.contains(&module.as_str())).cloned()
     };
-    whole("embed_tokens").into_iter().chain(names).chain(whole("lm_head")).collect()
+    let [first, last] = [["embed_tokens", "embed_in", "wte"], ["lm_head", "embed_out", "score"]];
+    whole(first).chain(names).chain(whole(last)).collect()
 }
 
 /// The steps that a parameter took.

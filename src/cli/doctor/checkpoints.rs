@@ -7,8 +7,8 @@ use super::{Answer, Context, Finding, answer};
 use crate::checkpoint::{Checkpoint, CheckpointError, OptimizerState, checkpoints_in};
 use crate::cli::exit::{CliError, with_causes};
 use crate::gradient::layout::ParamLayout;
-use crate::model::DecoderConfig;
-use crate::pipeline::{PipelineError, base_weights};
+use crate::model::{DecoderConfig, base_weights};
+use crate::pipeline::PipelineError;
 
 /// Checks the checkpoints in `dir` against the model and the kinds of gradient
 /// of the settings.
@@ -95,7 +95,8 @@ impl Own<'_> {
 
     fn base_weights(&self) -> Option<Finding> {
         let names = self.checkpoint.base_weights().unwrap_or_default();
-        let same = base_weights::check(&self.context.config, self.model, self.checkpoint)
+        let same = base_weights::check(&self.context.config.model, self.model, self.checkpoint)
+            .map_err(PipelineError::from)
             .map(|()| format!("{} were saved along and are the model's own", names.join(", ")))
             .map_err(with_hint);
         (!names.is_empty()).then(|| Finding::new(self.subject("base weights"), same))
