@@ -105,13 +105,13 @@ impl HasExitCode for MergeError {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Config(err) => err.exit_code(),
-            Self::Weights(err) => err.exit_code(),
-            Self::Checkpoint(err) => err.exit_code(),
+            Self::Weights(err) | Self::BaseWeight(BaseWeightError::Weights(err)) => err.exit_code(),
+            Self::Checkpoint(err) | Self::BaseWeight(BaseWeightError::Checkpoint(err)) => {
+                err.exit_code()
+            }
             Self::BaseWeight(BaseWeightError::Other { .. }) | Self::Lora(_) => {
                 ExitCode::BadData as u8
             }
-            Self::BaseWeight(BaseWeightError::Checkpoint(err)) => err.exit_code(),
-            Self::BaseWeight(BaseWeightError::Weights(err)) => err.exit_code(),
             Self::Exists(_) | Self::Layout(_) => ExitCode::Usage as u8,
             Self::Io(err) => err.exit_code(),
             Self::Write { .. } => ExitCode::Io as u8,

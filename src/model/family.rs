@@ -37,10 +37,10 @@ pub(super) struct Family {
     has_nope: bool,
     /// Whether embedded tokens are multiplied by the root of their width.
     scales_embeddings: bool,
-    /// Whether attention's scale is told by `query_pre_attn_scalar`.
-    has_query_scalar: bool,
-    /// Whether `gelu` means its approximation.
-    gelu_is_tanh: bool,
+    /// `query_pre_attn_scalar` where nothing is said, if that tells attention's scale.
+    query_scalar: Option<f64>,
+    /// What `gelu` means.
+    gelu: Activation,
     /// Caps of attention's scores and of logits where nothing is said; `None` where
     /// the family has none.
     caps: Option<[Option<f64>; 2]>,
@@ -129,8 +129,8 @@ const LLAMA: Family = Family {
     window: Window::Never,
     has_nope: false,
     scales_embeddings: false,
-    has_query_scalar: false,
-    gelu_is_tanh: false,
+    query_scalar: None,
+    gelu: Activation::Gelu,
     caps: None,
 };
 
@@ -142,7 +142,7 @@ const GEMMA: Family = Family {
     head_dim: Some(256),
     tied_embeddings: true,
     scales_embeddings: true,
-    gelu_is_tanh: true,
+    gelu: Activation::GeluTanh,
     ..LLAMA
 };
 
@@ -152,8 +152,8 @@ const GEMMA2: Family = Family {
     names: &names::GEMMA2,
     placement: Placement::Around,
     window: Window::Alternating(2),
-    has_query_scalar: true,
-    gelu_is_tanh: false,
+    query_scalar: Some(256.0),
+    gelu: Activation::Gelu,
     caps: Some([Some(50.0), Some(30.0)]),
     ..GEMMA
 };
@@ -376,19 +376,15 @@ impl Family {
         let Some(value) = fields.value(key) else { return Ok(self.activation) };
         let known = Activation::NAMES;
         let named = known.iter().find(|(name, _)| value == name).map(|(_, activation)| *activation);
-        let named = match named {
-            Some(Activation::Gelu) if self.gelu_is_tanh => Some(Activation::GeluTanh),
-            named => named,
-        };
+        let named = if named == Some(Activation::Gelu) { Some(self.gelu) } else { named };
         named.ok_or_else(|| unsupported(key, value, &known.map(|(name, _)| name).join(", ")))
     }
 
     /// What products of queries and keys are multiplied by.
     fn scale(&self, fields: &Fields<'_>, head_dim: usize) -> Result<f64, ConfigErrorKind> {
-        let scalar = if self.has_query_scalar {
-            fields.positive_or("query_pre_attn_scalar", 256.0)?
-        } else {
-            head_dim as f64
+        let scalar = match self.query_scalar {
+            Some(default) => fields.positive_or("query_pre_attn_scalar", default)?,
+            None => head_dim as f64,
         };
         Ok(scalar.sqrt().recip())
     }
