@@ -94,7 +94,7 @@ pub fn merge(model_dir: &Path, checkpoint_dir: &Path, out: &Path) -> Result<Merg
     let weights = WeightFiles::open(model_dir, &config)?;
     let files = weights.files().iter().map(safetensors).collect::<Result<Vec<_>, _>>()?;
     let checkpoint = Checkpoint::open(checkpoint_dir)?;
-    base_weights::check(model_dir, &config, &checkpoint)?;
+    base_weights::check_all(model_dir, &config, &checkpoint)?;
     let adapter = Adapter::read(&config, &checkpoint)?;
     fs::create_dir_all(parent(out))?;
     let temp = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(parent(out))?;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use tch::{Kind, TchError, Tensor};
 
+use super::base_weights::Vocabulary;
 use super::config::ConfigError;
 use super::decoder::{Decoder, Linear};
 use super::load::{Weights, device, kind, set_threads};
@@ -12,7 +13,7 @@ use super::lora::LoraLeaves;
 use super::modules::{LinearModule, LoraError};
 use super::weights::{WeightFiles, WeightsError};
 use super::{DecoderConfig, memory, shape};
-use crate::checkpoint::LoraSettings;
+use crate::checkpoint::{BaseWeight, LoraSettings};
 use crate::compute::ComputeSettings;
 use crate::gradient::layout::{Param, ParamLayout};
 use crate::pool::ExampleId;
@@ -87,6 +88,8 @@ pub struct LoraDecoder {
     pub(crate) batch_tokens: usize,
     /// Whether activations are computed again for the backward pass.
     pub(crate) recompute: bool,
+    /// The model's own embeddings and output projection.
+    own_vocabulary: [Tensor; 2],
     /// Whether derivatives are left to libtorch's kernels where it has one: on a
     /// processor those are slower than products of matrices.
     pub(crate) is_fused: bool,
@@ -147,8 +150,10 @@ impl LoraDecoder {
         let name = model_dir.display().to_string();
         let scale = lora.alpha / lora.rank as f64;
         let adapter = LoraLeaves { modules, leaves: Vec::new(), scale, dropout: 0.0 };
+        let own_vocabulary = [&decoder.embeddings, &decoder.lm_head].map(Tensor::shallow_clone);
         let mut model = Self {
             name,
+            own_vocabulary,
             decoder,
             layout,
             lora,
@@ -196,6 +201,30 @@ impl LoraDecoder {
                 layers.flat_map(|layer| modules.iter().map(move |module| (layer, *module)));
             self.merged = places.map(|(layer, module)| self.merge(layer, module)).collect();
         }
+    }
+
+    /// Takes the embeddings and the output projection of a checkpoint for the model's
+    /// own, where it has some. The model then knows as many tokens as both have.
+    ///
+    /// # Errors
+    ///
+    /// If the device's memory is too small for them.
+    pub fn set_vocabulary(&mut self, vocabulary: &Vocabulary) -> Result<(), ModelError> {
+        let (kind, device) = (self.kind(), self.device());
+        let tensor = |saved: &Option<BaseWeight>, own: &Tensor| match saved {
+            None => Ok(own.shallow_clone()),
+            Some(saved) => memory::guarded(|| {
+                let tensor = Tensor::f_from_slice(&saved.values)?.f_reshape(shape(&saved.shape))?;
+                Ok(tensor.f_to_device(device)?.f_to_kind(kind)?)
+            }),
+        };
+        let [embeddings, head] = &self.own_vocabulary;
+        let embeddings = tensor(&vocabulary.embeddings, embeddings)?;
+        let head = tensor(&vocabulary.head, head)?;
+        let n_tokens = embeddings.size()[0].min(head.size()[0]);
+        (self.decoder.embeddings, self.decoder.lm_head) = (embeddings, head);
+        self.decoder.config.vocab_size = usize::try_from(n_tokens).unwrap_or_default();
+        Ok(())
     }
 
     fn merge(&self, layer: usize, module: LinearModule) -> Linear {

@@ -22,7 +22,7 @@ use crate::gradient::independence::independence;
 use crate::gradient::measure::Measure;
 use crate::gradient::shard_plan::Part;
 use crate::gradient::speed::{Speed, speed};
-use crate::model::{LoraDecoder, ModelError};
+use crate::model::{LoraDecoder, ModelError, base_weights};
 use crate::pool::PoolError;
 use crate::pool::table::ExampleTable;
 use crate::progress::{Event, Observer};
@@ -255,6 +255,11 @@ impl<'a> Collector<'a> {
         let (adapter, moments) = self.read(checkpoint)?;
         let layout = self.model.layout().clone();
         self.model.set_adapter(&adapter);
+        if config.random_weights.is_none() {
+            let vocabulary = base_weights::vocabulary(self.model.config(), checkpoint)
+                .map_err(PipelineError::from)?;
+            self.model.set_vocabulary(&vocabulary)?;
+        }
         let projection =
             Projection::new(config.projection, config.seed, checkpoint.label(), &layout)?;
         let kept = self.tables.kept();

@@ -6,10 +6,11 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use fs_err as fs;
-use less_select::checkpoint::{self, LogEntry, LoraSettings, TrainerState};
+use less_select::checkpoint::{self, BaseWeight, LogEntry, LoraSettings, TrainerState};
 use less_select::compute::Dtype;
 use less_select::gradient::direction::{AdamRule, Moments};
 use less_select::merge::merge;
+use less_select::model::base_weights::Vocabulary;
 use less_select::model::{DecoderConfig, LoraDecoder};
 use less_select::pool::Example;
 use less_select::tensor_file::{TensorFile, serialize, to_f32};
@@ -155,5 +156,36 @@ fn a_merged_model_computes_what_its_adapter_did() {
         let [expected, found] =
             [&model, &merged].map(|model| model.logits(&rows[2].token_ids).concat());
         assert_close(&format!("{name}: logits"), &found, &expected);
+    }
+}
+
+/// Tokens that a tokenizer got before the training.
+const N_NEW: usize = 5;
+
+#[test]
+fn resized_embeddings_of_a_checkpoint_are_computed_with() {
+    let token_ids = [3, 96 + N_NEW as u32 - 1, 7, 96];
+    for is_tied in [false, true] {
+        let config = |vocab_size: usize| {
+            serde_json::json!({
+                "model_type": "llama", "vocab_size": vocab_size, "hidden_size": 32,
+                "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4,
+                "tie_word_embeddings": is_tied,
+            })
+        };
+        let [small, large] = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let mut found = model(small.path(), &config(96));
+        let expected = model(large.path(), &config(96 + N_NEW));
+        let matrix = |name: &str| {
+            let shape = vec![96 + N_NEW, 32];
+            Some(BaseWeight { values: weights(name, &shape), shape })
+        };
+        let head = if is_tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
+        let vocabulary =
+            Vocabulary { embeddings: matrix("model.embed_tokens.weight"), head: matrix(head) };
+        found.set_vocabulary(&vocabulary).unwrap();
+        assert_eq!(found.logits(&token_ids), expected.logits(&token_ids));
+        found.set_vocabulary(&Vocabulary::default()).unwrap();
+        assert_eq!(found.logits(&[3])[0].len(), 96);
     }
 }

@@ -105,25 +105,31 @@ fn an_adapter_that_is_no_plain_lora_is_refused_with_the_way_out() {
 }
 
 #[test]
-fn embeddings_saved_with_an_adapter_must_be_the_models() {
+fn weights_saved_with_an_adapter_must_fit_the_model() {
     let desk = Desk::with_checkpoints();
     let model = TensorFile::open(&desk.path("model/model.safetensors")).unwrap();
     let embeddings = to_f32(&model.tensor("model.embed_tokens.weight").unwrap()).unwrap();
-    let save_along = |n_rows: usize| {
+    let save_along = |name: &str, shape: &[usize]| {
         for epoch in ["epoch-1", "epoch-2"] {
             let path = desk.path("trained").join(epoch).join("adapter_model.safetensors");
-            let (shape, values) = ([n_rows, 64], &embeddings[..64 * n_rows]);
-            add_tensor(&path, "base_model.model.model.embed_tokens.weight", &shape, values);
+            let values = &embeddings[..shape.iter().product()];
+            add_tensor(&path, &format!("base_model.model.{name}.weight"), shape, values);
         }
     };
-    save_along(512);
+    // As of a tokenizer that has one token less.
+    save_along("model.embed_tokens", &[511, 64]);
     let said = desk.run(&OWN);
     assert_eq!(said.code, 0, "{}", said.stderr);
     desk.restore_checkpoints();
-    // As of a tokenizer that has one token less.
-    save_along(511);
+    save_along("model.embed_tokens", &[512, 32]);
     insta::assert_snapshot!(desk.refuses(&OWN, 65), @r"
     error: `epoch-1` was saved with a `model.embed_tokens.weight` that is not the model's
+    hint: gradients are taken at the model's own weights: give a --model that was saved with that one in it
+    ");
+    desk.restore_checkpoints();
+    save_along("model.norm", &[64]);
+    insta::assert_snapshot!(desk.refuses(&OWN, 65), @r"
+    error: `epoch-1` was saved with a `model.norm.weight` that is not the model's
     hint: gradients are taken at the model's own weights: give a --model that was saved with that one in it
     ");
 }
