@@ -38,7 +38,7 @@ impl<'a> AttentionBlock<'a> {
     ) -> (Tensor, Self) {
         let weights = modules.weights();
         let (x, _) = modules.norm_if(weights.attention_norms.before.as_ref(), input);
-        let [mut q, mut k, v] = projected(modules, sites, &x);
+        let [mut q, mut k, v] = queries_keys_values(modules, sites, &x);
         let qk_norms = weights.qk_norms.as_ref().map(|[of_q, of_k]| {
             [(&mut q, of_q), (&mut k, of_k)].map(|(rows, weights)| {
                 let (normed, norm) = modules.norm(weights, &vectors(rows, weights));
@@ -83,12 +83,12 @@ impl<'a> AttentionBlock<'a> {
         }
         let norms = &modules.weights().attention_norms;
         let (x, before) = modules.norm_if(norms.before.as_ref(), input);
-        Ok(through(before, back_projected(modules, place.sites, &x, by, sink)?))
+        Ok(through(before, back_through(modules, place.sites, &x, by, sink)?))
     }
 }
 
 /// Queries at the sites, keys and values, of hidden states `x`.
-fn projected(modules: &mut Modules<'_>, sites: &Sites, x: &Tensor) -> [Tensor; 3] {
+fn queries_keys_values(modules: &mut Modules<'_>, sites: &Sites, x: &Tensor) -> [Tensor; 3] {
     if modules.config().has(LinearModule::Qkv) {
         let joined = modules.forward(LinearModule::Qkv, x);
         let [q, k, v] = modules.config().split_heads(&joined);
@@ -102,7 +102,7 @@ fn projected(modules: &mut Modules<'_>, sites: &Sites, x: &Tensor) -> [Tensor; 3
 }
 
 /// Back through what gave queries, keys and values.
-fn back_projected(
+fn back_through(
     modules: &mut Modules<'_>,
     sites: &Sites,
     x: &Tensor,

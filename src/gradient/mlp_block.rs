@@ -6,8 +6,8 @@ use super::adapted::Sink;
 use super::modules::{Modules, through};
 use super::norm::Norm;
 use crate::model::ModelError;
+use crate::model::joined::split_gate;
 use crate::model::modules::LinearModule;
-use crate::model::projections::split_gate;
 
 /// What is kept of an MLP until its backward pass, `[n_examples, n_sites,
 /// intermediate_size]` each.

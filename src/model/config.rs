@@ -7,8 +7,8 @@ use serde_json::{Map, Value};
 use super::architecture::{Activation, NormKind, Placement, QkNorm, Scores};
 use super::family::Family;
 use super::fields::Fields;
+use super::joined::Joined;
 use super::names::Names;
-use super::projections::Joined;
 use super::rope::RopeSettings;
 use crate::gguf::{Gguf, GgufError};
 

@@ -5,9 +5,9 @@ use tch::{Kind, Tensor};
 use super::architecture::{NormKind, Placement};
 use super::attention::{Ropes, causal_attention};
 use super::batch::Batch;
+use super::joined::split_gate;
 use super::lora::LoraLeaves;
 use super::modules::LinearModule;
-use super::projections::split_gate;
 use super::{DecoderConfig, dim};
 
 /// A decoder's frozen weights, all of one kind on one device.

@@ -1,66 +1,62 @@
-//! The families of models that the decoder computes: for each, what sets it apart,
-//! which settings it leaves to `config.json`, and what it means when that says
-//! nothing (the defaults of `transformers`).
-//!
-//! A new family is a row of [`FAMILIES`], and a setting of the decoder where it
-//! has something that no other has.
+//! What sets a family of models apart from others, and what its `config.json` says.
 
 use serde_json::Value;
 
 use super::DecoderConfig;
 use super::architecture::{Activation, NormKind, Placement, QkNorm, Scores};
 use super::config::{Biases, ConfigErrorKind, LayerAttention};
+use super::families::FAMILIES;
 use super::fields::{Fields, unsupported};
-use super::names::{self, Names};
-use super::projections::Joined;
+use super::joined::Joined;
+use super::names::Names;
 use super::rope::RopeKeys;
 
 /// What sets a family's models apart from other decoders.
 pub(super) struct Family {
-    model_type: &'static str,
+    pub(super) model_type: &'static str,
     pub(super) keys: Keys,
-    names: &'static Names,
-    joined: Joined,
-    biases: [Bias; 3],
-    norm: NormKind,
-    norm_eps: f64,
-    placement: Placement,
-    qk_norm: Option<QkNorm>,
-    activation: Activation,
+    pub(super) names: &'static Names,
+    pub(super) joined: Joined,
+    pub(super) biases: [Bias; 3],
+    pub(super) norm: NormKind,
+    pub(super) norm_eps: f64,
+    pub(super) placement: Placement,
+    pub(super) qk_norm: Option<QkNorm>,
+    pub(super) activation: Activation,
     /// Width of a head; `None` is the residual stream's over the heads.
-    head_dim: Option<usize>,
+    pub(super) head_dim: Option<usize>,
     /// None where positions are learned.
-    ropes: &'static [RopeKeys],
-    tied_embeddings: bool,
-    window: Window,
+    pub(super) ropes: &'static [RopeKeys],
+    pub(super) tied_embeddings: bool,
+    pub(super) window: Window,
     /// Whether some layers know no positions (`no_rope_layers`).
-    has_nope: bool,
+    pub(super) has_nope: bool,
     /// Whether embedded tokens are multiplied by the root of their width.
-    scales_embeddings: bool,
+    pub(super) scales_embeddings: bool,
     /// `query_pre_attn_scalar` where nothing is said, if that tells attention's scale.
-    query_scalar: Option<f64>,
+    pub(super) query_scalar: Option<f64>,
     /// What `gelu` means.
-    gelu: Activation,
+    pub(super) gelu: Activation,
     /// Caps of attention's scores and of logits where nothing is said; `None` where
     /// the family has none.
-    caps: Option<[Option<f64>; 2]>,
+    pub(super) caps: Option<[Option<f64>; 2]>,
 }
 
 /// What a family calls its settings.
 pub(super) struct Keys {
-    hidden_size: &'static str,
-    n_layers: &'static str,
-    n_heads: &'static str,
+    pub(super) hidden_size: &'static str,
+    pub(super) n_layers: &'static str,
+    pub(super) n_heads: &'static str,
     pub(super) n_kv_heads: &'static str,
-    intermediate_size: &'static str,
-    norm_eps: &'static str,
-    activation: &'static str,
+    pub(super) intermediate_size: &'static str,
+    pub(super) norm_eps: &'static str,
+    pub(super) activation: &'static str,
 }
 
 /// Whether linear modules add a bias: of queries, keys and values, of attention's
 /// output, of the MLP.
 #[derive(Clone, Copy)]
-enum Bias {
+pub(super) enum Bias {
     Never,
     Always,
     /// If this flag is set; the value is what it is if it is not there.
@@ -69,7 +65,7 @@ enum Bias {
 
 /// Where attention is to the last tokens only, as many as `sliding_window`.
 #[derive(Clone, Copy)]
-enum Window {
+pub(super) enum Window {
     /// Nowhere.
     Never,
     /// In every layer, and this many tokens where nothing is said.
@@ -83,197 +79,11 @@ enum Window {
     InNope,
 }
 
-const KEYS: Keys = Keys {
-    hidden_size: "hidden_size",
-    n_layers: "num_hidden_layers",
-    n_heads: "num_attention_heads",
-    n_kv_heads: "num_key_value_heads",
-    intermediate_size: "intermediate_size",
-    norm_eps: "rms_norm_eps",
-    activation: "hidden_act",
-};
-
-const ROPE: RopeKeys = RopeKeys {
-    layer_type: FULL_ATTENTION,
-    theta: "rope_theta",
-    default_theta: 1e4,
-    share: "partial_rotary_factor",
-    default_share: 1.0,
-    is_scaled: true,
-};
-
 /// More coordinates than any layer has: so products of sizes stay below 2^64.
 const MAX_WIDTH: usize = 1 << 20;
 
-const FULL_ATTENTION: &str = "full_attention";
-const SLIDING_ATTENTION: &str = "sliding_attention";
-
-const LLAMA: Family = Family {
-    model_type: "llama",
-    keys: KEYS,
-    names: &names::LLAMA,
-    joined: Joined::Blocks,
-    biases: [
-        Bias::Flag("attention_bias", false),
-        Bias::Flag("attention_bias", false),
-        Bias::Flag("mlp_bias", false),
-    ],
-    norm: NormKind::Rms,
-    norm_eps: 1e-6,
-    placement: Placement::Before,
-    qk_norm: None,
-    activation: Activation::Silu,
-    head_dim: None,
-    ropes: &[ROPE],
-    tied_embeddings: false,
-    window: Window::Never,
-    has_nope: false,
-    scales_embeddings: false,
-    query_scalar: None,
-    gelu: Activation::Gelu,
-    caps: None,
-};
-
-const GEMMA: Family = Family {
-    model_type: "gemma",
-    biases: [Bias::Flag("attention_bias", false), Bias::Flag("attention_bias", false), Bias::Never],
-    norm: NormKind::RmsAroundOne,
-    activation: Activation::GeluTanh,
-    head_dim: Some(256),
-    tied_embeddings: true,
-    scales_embeddings: true,
-    gelu: Activation::GeluTanh,
-    ..LLAMA
-};
-
-const GEMMA2: Family = Family {
-    model_type: "gemma2",
-    keys: Keys { activation: "hidden_activation", ..KEYS },
-    names: &names::GEMMA2,
-    placement: Placement::Around,
-    window: Window::Alternating(2),
-    query_scalar: Some(256.0),
-    gelu: Activation::Gelu,
-    caps: Some([Some(50.0), Some(30.0)]),
-    ..GEMMA
-};
-
-static FAMILIES: [Family; 12] = [
-    LLAMA,
-    Family {
-        model_type: "mistral",
-        biases: [Bias::Never; 3],
-        window: Window::Everywhere(Some(4096)),
-        ..LLAMA
-    },
-    Family {
-        model_type: "qwen2",
-        biases: [Bias::Always, Bias::Never, Bias::Never],
-        window: Window::Later,
-        ..LLAMA
-    },
-    Family {
-        model_type: "qwen3",
-        biases: [
-            Bias::Flag("attention_bias", false),
-            Bias::Flag("attention_bias", false),
-            Bias::Never,
-        ],
-        qk_norm: Some(QkNorm::Head),
-        head_dim: Some(128),
-        window: Window::Later,
-        ..LLAMA
-    },
-    Family {
-        model_type: "smollm3",
-        ropes: &[RopeKeys { default_theta: 2e6, ..ROPE }],
-        tied_embeddings: true,
-        window: Window::InNope,
-        has_nope: true,
-        ..LLAMA
-    },
-    Family {
-        model_type: "phi3",
-        names: &names::PHI3,
-        biases: [Bias::Never; 3],
-        norm_eps: 1e-5,
-        window: Window::Everywhere(None),
-        ..LLAMA
-    },
-    Family {
-        model_type: "olmo2",
-        names: &names::OLMO2,
-        biases: [
-            Bias::Flag("attention_bias", false),
-            Bias::Flag("attention_bias", false),
-            Bias::Never,
-        ],
-        norm_eps: 1e-5,
-        placement: Placement::After,
-        qk_norm: Some(QkNorm::Whole),
-        ..LLAMA
-    },
-    GEMMA,
-    GEMMA2,
-    Family {
-        model_type: "gemma3_text",
-        qk_norm: Some(QkNorm::Head),
-        ropes: &[
-            RopeKeys { default_theta: 1e6, ..ROPE },
-            RopeKeys {
-                layer_type: SLIDING_ATTENTION,
-                theta: "rope_local_base_freq",
-                is_scaled: false,
-                ..ROPE
-            },
-        ],
-        window: Window::Alternating(6),
-        caps: Some([None, None]),
-        ..GEMMA2
-    },
-    Family {
-        model_type: "gpt_neox",
-        keys: Keys { n_kv_heads: "num_attention_heads", norm_eps: "layer_norm_eps", ..KEYS },
-        names: &names::GPT_NEOX,
-        joined: Joined::ByHead,
-        biases: [
-            Bias::Flag("attention_bias", true),
-            Bias::Flag("attention_bias", true),
-            Bias::Always,
-        ],
-        norm: NormKind::Layer,
-        norm_eps: 1e-5,
-        placement: Placement::Parallel,
-        activation: Activation::Gelu,
-        ropes: &[RopeKeys {
-            theta: "rotary_emb_base",
-            share: "rotary_pct",
-            default_share: 0.25,
-            ..ROPE
-        }],
-        ..LLAMA
-    },
-    Family {
-        model_type: "gpt2",
-        keys: Keys {
-            hidden_size: "n_embd",
-            n_layers: "n_layer",
-            n_heads: "n_head",
-            n_kv_heads: "n_head",
-            intermediate_size: "n_inner",
-            norm_eps: "layer_norm_epsilon",
-            activation: "activation_function",
-        },
-        names: &names::GPT2,
-        biases: [Bias::Always; 3],
-        norm: NormKind::Layer,
-        norm_eps: 1e-5,
-        activation: Activation::GeluTanh,
-        ropes: &[],
-        tied_embeddings: true,
-        ..LLAMA
-    },
-];
+pub(super) const FULL_ATTENTION: &str = "full_attention";
+pub(super) const SLIDING_ATTENTION: &str = "sliding_attention";
 
 impl Family {
     /// The family that a configuration names.

@@ -4,19 +4,19 @@
 //! wrong setting refused before anything heavy is loaded:
 //!
 //! - [`config`] reads `config.json` into a checked [`DecoderConfig`]; a model
-//!   family is a row of settings of one decoder, never a copy of it (`family`),
-//!   and a list of [`names`]; [`architecture`] is what decoders differ in, [`rope`]
-//!   how positions are told, [`projections`] modules that are several in one;
+//!   family is a row of settings of one decoder, never a copy of it (`families`,
+//!   `family`), and a list of [`names`]; [`architecture`] is what decoders differ
+//!   in, [`rope`] how positions are told, [`joined`] modules that are several in one;
 //! - [`modules`] lists the decoder's weights and its LoRA parameters, with
 //!   their shapes;
-//! - [`weights`] maps the weight files and checks them against those shapes; `gguf` is
-//!   what a GGUF file says in those words; [`base_weights`] holds weights that a
-//!   checkpoint brings along against the model's own.
+//! - [`shards`] says which files hold weights, [`weights`] maps and checks them
+//!   against those shapes, `gguf` is what a GGUF file says in those words;
+//!   [`base_weights`] are those that a checkpoint brings along.
 //!
 //! What a model *computes* needs the `torch` feature: `decoder` is the forward
 //! pass, `attention` its positions, `activation` its MLP's, `lora` its adapters,
-//! `batch` what goes in, `load` where weights come from, `cuda` how its library is found, `LoraDecoder`
-//! all of it on a device.
+//! `batch` what goes in, `load` where weights come from, `cuda` how its library is
+//! found, `LoraDecoder` all of it on a device.
 
 #[cfg(feature = "torch")]
 mod activation;
@@ -31,9 +31,11 @@ pub mod config;
 mod cuda;
 #[cfg(feature = "torch")]
 pub(crate) mod decoder;
+mod families;
 mod family;
 mod fields;
 mod gguf;
+pub mod joined;
 #[cfg(feature = "torch")]
 mod load;
 #[cfg(feature = "torch")]
@@ -46,10 +48,10 @@ pub mod modules;
 pub mod names;
 #[cfg(feature = "torch")]
 pub mod probe;
-pub mod projections;
 #[cfg(feature = "torch")]
 mod representation;
 pub mod rope;
+pub mod shards;
 pub mod weights;
 
 pub use config::DecoderConfig;

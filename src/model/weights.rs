@@ -4,16 +4,14 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
-use safetensors::Dtype;
-use serde::Deserialize;
-
-use super::DecoderConfig;
 use super::names::Names;
+use super::{DecoderConfig, shards};
 use crate::gguf::{Gguf, GgufError};
 use crate::tensor_file::{TensorFile, TensorFileError, floats};
 use crate::torch_file::{Node, TorchFile, TorchFileError};
+use safetensors::Dtype;
 
 /// All weights of a model: each expected tensor present once, with the right
 /// shape and a dtype that can be computed with.
@@ -130,29 +128,6 @@ pub enum WeightsErrorKind {
     },
 }
 
-#[derive(Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, ShardName>,
-}
-
-/// The name of a file beside the index. A path would let an index from
-/// elsewhere read any file of this machine.
-#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
-#[serde(try_from = "String")]
-struct ShardName(String);
-
-impl TryFrom<String> for ShardName {
-    type Error = String;
-
-    fn try_from(name: String) -> Result<Self, String> {
-        let mut parts = Path::new(&name).components();
-        match (parts.next(), parts.next()) {
-            (Some(Component::Normal(only)), None) if only == name.as_str() => Ok(Self(name)),
-            _ => Err(format!("`{name}` is not the name of a file in the model's folder")),
-        }
-    }
-}
-
 impl WeightFiles {
     /// Maps the weight files in `model_dir` and checks names, shapes and
     /// dtypes against `config`. Values are not looked at.
@@ -164,7 +139,7 @@ impl WeightFiles {
     pub fn open(model_dir: &Path, config: &DecoderConfig) -> Result<Self, WeightsError> {
         let (files, places) = (Vec::new(), BTreeMap::new());
         let mut weights = Self { files, head_dim: config.head_dim, places };
-        for path in paths(model_dir)?.into_iter().filter(|path| !is_index(path)) {
+        for path in shards::paths(model_dir)?.into_iter().filter(|path| !shards::is_index(path)) {
             weights.add(WeightFile::open(&path)?, config.names)?;
         }
         weights.settle_tied(config)?;
@@ -310,44 +285,8 @@ impl WeightFile {
     }
 }
 
-fn fail(path: &Path, kind: WeightsErrorKind) -> WeightsError {
+pub(super) fn fail(path: &Path, kind: WeightsErrorKind) -> WeightsError {
     WeightsError { path: path.to_owned(), kind }
-}
-
-/// The files that a model's weights are read from, an index of shards first.
-///
-/// # Errors
-///
-/// If there is none, or the index is damaged.
-pub fn paths(model_dir: &Path) -> Result<Vec<PathBuf>, WeightsError> {
-    if Gguf::is_path(model_dir) {
-        return Ok(vec![model_dir.to_owned()]);
-    }
-    // Of the two, no reader prefers the one that can hold a program.
-    let named = |name: &str| Some(model_dir.join(name)).filter(|path| path.exists());
-    let names = ["model.safetensors", "pytorch_model.bin"];
-    let Some((name, is_single)) = names.into_iter().find_map(|name| {
-        let index = || named(&format!("{name}.index.json")).map(|_| (name, false));
-        named(name).map(|_| (name, true)).or_else(index)
-    }) else {
-        return Err(fail(model_dir, WeightsErrorKind::NoFile));
-    };
-    if is_single {
-        return Ok(vec![model_dir.join(name)]);
-    }
-    let index_path = model_dir.join(format!("{name}.index.json"));
-    let text = fs_err::read_to_string(&index_path).map_err(|err| fail(&index_path, err.into()))?;
-    let index: Index = serde_json::from_str(&text)
-        .map_err(|err| fail(&index_path, WeightsErrorKind::Index(err)))?;
-    let mut names: Vec<ShardName> = index.weight_map.into_values().collect();
-    names.sort_unstable();
-    names.dedup();
-    let shards = names.into_iter().map(|ShardName(name)| model_dir.join(name));
-    Ok([index_path].into_iter().chain(shards).collect())
-}
-
-fn is_index(path: &Path) -> bool {
-    path.extension().is_some_and(|ext| ext == "json")
 }
 
 fn check(file: &WeightFile, name: String, expected: Vec<usize>) -> Result<(), WeightsErrorKind> {

@@ -15,7 +15,7 @@ use super::checksums::Checksums;
 use super::manifest::Manifest;
 use crate::checkpoint::{Checkpoint, checkpoints_in};
 use crate::config::Config;
-use crate::model::weights;
+use crate::model::shards;
 use crate::pool::{ChatEncoder, EncodingSettings, TemplateSource};
 use crate::stage::Stage;
 
@@ -309,7 +309,7 @@ fn add_weights(
 ) -> Result<(), PipelineError> {
     let mut paths = vec![config.model.join("config.json")];
     match config.random_weights {
-        None => paths.extend(weights::paths(&config.model)?),
+        None => paths.extend(shards::paths(&config.model)?),
         Some(_) if config.model.is_file() => paths.push(config.model.clone()),
         Some(_) => {}
     }
