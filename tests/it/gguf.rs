@@ -2,12 +2,19 @@
 //! `scripts/goldens/gguf_files.py` made.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use less_select::checkpoint::LoraSettings;
+use less_select::checkpoint::{Checkpoint, LoraSettings};
 use less_select::compute::Dtype;
+use less_select::config::Config;
+use less_select::config::layers::{self, Layer, Origin};
 use less_select::gguf::{self, Gguf};
 use less_select::model::DecoderConfig;
+use less_select::pipeline::checksums::Checksums;
+use less_select::pipeline::fingerprint::{gradient_fingerprint, inputs_of};
+use less_select::pipeline::manifest::Manifest;
+use less_select::run_dir::RunDir;
+use less_select::stage::Stage;
 use less_select::tensor_file::{TensorFile, to_f32};
 
 use crate::families;
@@ -93,4 +100,41 @@ fn a_gguf_file_of_another_architecture_is_named() {
     fs_err::write(&path, other).unwrap();
     let error = DecoderConfig::read(&path).unwrap_err();
     insta::assert_snapshot!(error.kind, @r#"`general.architecture` = "mamba" is not supported (only llama, qwen2, qwen3, gemma2, gemma3, phi3)"#);
+}
+
+/// What the gradients of a run with this model at a checkpoint are known by.
+fn known_by(model: &Path) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let row = r#"{"prompt": "1 + 1?", "completion": "2"}"#;
+    fs_err::write(dir.path().join("rows.jsonl"), row).unwrap();
+    let rows = dir.path().join("rows.jsonl");
+    let checkpoint = fixture("tiny-checkpoints").join("epoch-1");
+    let mut settings = toml::Table::new();
+    for (name, path) in [("pool", &rows), ("target", &rows)] {
+        settings.insert(name.to_owned(), vec![path.display().to_string()].into());
+    }
+    for (name, path) in [("model", model), ("checkpoints", checkpoint.as_path())] {
+        settings.insert(name.to_owned(), path.display().to_string().into());
+    }
+    let raw = layers::parse("settings", &settings.to_string()).unwrap();
+    let own = Layer { origin: Origin::Flag, raw };
+    let config = Config::resolve(&[Layer::default_pipeline(), own]).unwrap();
+    let manifest = Manifest::read(&RunDir::new(&dir.path().join("run"))).unwrap();
+    let mut checksums = Checksums::open(dir.path().join("checksums.json"));
+    let inputs = inputs_of(Stage::Gradients, &config, &manifest, &mut checksums).unwrap();
+    let checkpoint = Checkpoint::open(&checkpoint).unwrap();
+    gradient_fingerprint(&inputs, &checkpoint, &mut checksums).unwrap()
+}
+
+#[test]
+fn gradients_of_another_gguf_file_are_other_gradients() {
+    let dir = tempfile::tempdir().unwrap();
+    let copy = |name: &str| {
+        let path = dir.path().join("model.gguf");
+        fs_err::copy(file(name), &path).unwrap();
+        known_by(&path)
+    };
+    let (first, second) = (copy("llama"), copy("qwen2"));
+    assert_ne!(first, second);
+    assert_eq!(copy("llama"), first);
 }
