@@ -119,7 +119,7 @@ fn known_by(model: &Path) -> String {
     let raw = layers::parse("settings", &settings.to_string()).unwrap();
     let own = Layer { origin: Origin::Flag, raw };
     let config = Config::resolve(&[Layer::default_pipeline(), own]).unwrap();
-    let manifest = Manifest::read(&RunDir::new(&dir.path().join("run"))).unwrap();
+    let manifest = Manifest::read(&RunDir::new(dir.path().join("run"))).unwrap();
     let mut checksums = Checksums::open(dir.path().join("checksums.json"));
     let inputs = inputs_of(Stage::Gradients, &config, &manifest, &mut checksums).unwrap();
     let checkpoint = Checkpoint::open(&checkpoint).unwrap();
