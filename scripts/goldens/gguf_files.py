@@ -12,6 +12,7 @@ reads the same files.
 
 import json
 
+import families
 import gguf
 import model as goldens
 import numpy as np
@@ -23,18 +24,7 @@ from sentencepiece import SentencePieceProcessor
 from transformers import AutoConfig, AutoModelForCausalLM
 
 FIXTURES = goldens.FIXTURES / "gguf"
-SHAPE = {
-    "vocab_size": VOCAB_SIZE,
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 512,
-    "pad_token_id": 0,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
+SHAPE = {**families.SHAPE, "intermediate_size": 64, "num_hidden_layers": 2}
 ROPE = {"rope_parameters": {"rope_type": "default", **THETA}}
 # Architecture, model_type, what is special, and how that is told.
 MODELS = [

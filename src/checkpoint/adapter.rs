@@ -109,7 +109,7 @@ impl AdapterFile {
         let own = self.names.get(name)?;
         match &self.tensors {
             Tensors::Safetensors(file) => file.tensor(own).map(Found::from),
-            Tensors::Torch(file) => Some(file.root().get(own)?.tensor()?.into()),
+            Tensors::Torch(file) => file.tensor(own).map(Found::from),
         }
     }
 }
@@ -118,11 +118,7 @@ impl Tensors {
     fn names(&self) -> Vec<String> {
         match self {
             Self::Safetensors(file) => file.names(),
-            Self::Torch(file) => {
-                let entries = file.root().entries().into_iter().flatten();
-                let tensors = entries.filter(|(_, value)| value.tensor().is_some());
-                tensors.filter_map(|(name, _)| Some(name.text()?.to_owned())).collect()
-            }
+            Self::Torch(file) => file.names(),
         }
     }
 }

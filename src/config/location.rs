@@ -7,7 +7,6 @@ use crate::gguf::Gguf;
 /// The cache shared by every checkout: `$LESS_SELECT_CACHE`, else
 /// `$XDG_CACHE_HOME/less-select`, else `~/.cache/less-select`.
 pub fn cache_dir() -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("LESS_SELECT_CACHE")
         .or_else(|| set("XDG_CACHE_HOME").map(|cache| cache.join("less-select")))
         .or_else(|| set("HOME").map(|home| home.join(".cache/less-select")))
@@ -17,11 +16,15 @@ pub fn cache_dir() -> Option<PathBuf> {
 /// `$HF_HOME/hub`, else `$XDG_CACHE_HOME/huggingface/hub`, else
 /// `~/.cache/huggingface/hub`.
 fn hub_dir() -> Option<PathBuf> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     set("HF_HUB_CACHE")
         .or_else(|| set("HF_HOME").map(|home| home.join("hub")))
         .or_else(|| set("XDG_CACHE_HOME").map(|cache| cache.join("huggingface/hub")))
         .or_else(|| set("HOME").map(|home| home.join(".cache/huggingface/hub")))
+}
+
+/// What an environment variable says, if anything.
+fn set(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from)
 }
 
 /// The folder of a model given as a path, as a name in the cache, or as one on the

@@ -6,12 +6,13 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use safetensors::Dtype;
+
 use super::names::Names;
 use super::{DecoderConfig, shards};
 use crate::gguf::{Gguf, GgufError};
 use crate::tensor_file::{TensorFile, TensorFileError, floats};
-use crate::torch_file::{Node, TorchFile, TorchFileError};
-use safetensors::Dtype;
+use crate::torch_file::{TorchFile, TorchFileError};
 
 /// All weights of a model: each expected tensor present once, with the right
 /// shape and a dtype that can be computed with.
@@ -241,11 +242,7 @@ impl WeightFile {
     fn names(&self, names: &Names) -> Vec<(String, String)> {
         let own = match self {
             Self::Safetensors(file) => file.names(),
-            Self::Torch(file) => {
-                let entries = file.root().entries().into_iter().flatten();
-                let tensors = entries.filter(|(_, value)| value.tensor().is_some());
-                tensors.filter_map(|(name, _)| name.text().map(str::to_owned)).collect()
-            }
+            Self::Torch(file) => file.names(),
             Self::Gguf(file) => return file.weight_names(names).collect(),
         };
         own.into_iter().filter_map(|name| Some((names.canonical(&name)?, name))).collect()
@@ -259,8 +256,7 @@ impl WeightFile {
                 (tensor.shape().to_vec(), tensor.dtype())
             }
             Self::Torch(file) => {
-                let tensor = file.root().get(name).and_then(Node::tensor);
-                let tensor = tensor.expect("the file lists this name");
+                let tensor = file.tensor(name).expect("the file lists this name");
                 (tensor.shape().to_vec(), tensor.dtype())
             }
             Self::Gguf(file) => (file.tensors()[name].shape.clone(), Dtype::F32),
@@ -273,10 +269,7 @@ impl WeightFile {
             Self::Safetensors(file) => {
                 Cow::Borrowed(file.bytes(name).expect("the file lists this name"))
             }
-            Self::Torch(file) => {
-                let tensor = file.root().get(name).and_then(Node::tensor);
-                tensor.expect("the file lists this name").bytes()
-            }
+            Self::Torch(file) => file.tensor(name).expect("the file lists this name").bytes(),
             Self::Gguf(file) => {
                 Cow::Owned(bytemuck::cast_slice(&file.weight(name, head_dim)).to_vec())
             }

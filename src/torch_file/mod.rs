@@ -106,6 +106,18 @@ impl TorchFile {
         &self.path
     }
 
+    /// Names of the tensors that a saved dict holds, in order.
+    pub fn names(&self) -> Vec<String> {
+        let entries = self.root().entries().into_iter().flatten();
+        let tensors = entries.filter(|(_, value)| value.tensor().is_some());
+        tensors.filter_map(|(name, _)| name.text().map(str::to_owned)).collect()
+    }
+
+    /// The tensor that a saved dict holds under `name`, if there is one.
+    pub fn tensor(&self, name: &str) -> Option<Tensor<'_>> {
+        self.root().get(name)?.tensor()
+    }
+
     /// The object that was saved.
     pub fn root(&self) -> Node<'_> {
         Node::root(&self.pickle, &self.map)

@@ -145,12 +145,12 @@ fn trained(params: &[&Param], config: &AdapterConfig, groups: &[Vec<i64>]) -> Ve
         let (a, b): (Vec<_>, Vec<_>) = names.partition(|name| name.ends_with(".lora_A.weight"));
         return [a, b].concat();
     }
-    let whole = |known: [&'static str; 3]| {
+    let whole = |known: &'static [&'static str]| {
         let saved = config.modules_to_save.iter();
         saved.filter(move |module| known.contains(&module.as_str())).cloned()
     };
-    let [first, last] = [["embed_tokens", "embed_in", "wte"], ["lm_head", "embed_out", "score"]];
-    whole(first).chain(names).chain(whole(last)).collect()
+    let first = whole(&["embed_tokens", "embed_in", "wte"]);
+    first.chain(names).chain(whole(&["lm_head", "embed_out"])).collect()
 }
 
 /// The steps that a parameter took.
