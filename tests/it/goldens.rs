@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 
 use less_select::checkpoint::LoraSettings;
-use less_select::compute::{ComputeSettings, Dtype};
+use less_select::compute::{ComputeSettings, Device, Dtype};
 use less_select::model::LoraDecoder;
 use less_select::pool::Example;
 use less_select::tensor_file::{TensorFile, to_f32};
@@ -38,12 +38,18 @@ pub(crate) fn examples() -> Examples {
     json("examples.json")
 }
 
+/// The package, which cargo names when it runs tests, too: a binary that was built
+/// elsewhere is told where its files are.
+fn package() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into()).into()
+}
+
 pub(crate) fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
+    package().join("tests/fixtures").join(name)
 }
 
 pub(crate) fn golden(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
+    package().join("tests/goldens").join(name)
 }
 
 pub(crate) fn json<T: DeserializeOwned>(name: &str) -> T {
@@ -56,13 +62,20 @@ pub(crate) fn values(name: &str) -> Vec<f32> {
     to_f32(&file.tensor(name).unwrap()).unwrap()
 }
 
-/// A model on the CPU; with one thread where tests run side by side.
+/// Where the goldens' models are computed, such as `LESS_SELECT_TEST_DEVICE=cuda:0`; the
+/// CPU where nothing is said.
+fn device() -> Device {
+    let name = std::env::var("LESS_SELECT_TEST_DEVICE");
+    name.map_or(Device::Cpu, |name| name.parse().unwrap())
+}
+
+/// A model on the tests' device; with one thread where tests run side by side.
 pub(crate) fn load(
     model_dir: &Path,
     lora: &LoraSettings,
     dtype: Dtype,
     threads: Option<NonZeroUsize>,
 ) -> LoraDecoder {
-    let compute = ComputeSettings { threads, ..ComputeSettings::cpu(dtype) };
+    let compute = ComputeSettings { device: device(), threads, ..ComputeSettings::cpu(dtype) };
     LoraDecoder::load(model_dir, lora, &compute).unwrap()
 }
