@@ -31,6 +31,8 @@ pub mod config;
 pub mod fs;
 pub mod gguf;
 pub mod gradient;
+#[cfg(feature = "hub")]
+pub mod hub;
 pub mod influence;
 pub mod merge;
 pub mod model;

@@ -65,6 +65,17 @@ pub enum Event {
         /// One line for people: what came out.
         summary: String,
     },
+    /// `done` of `total` bytes of a model's files are here.
+    Fetch {
+        /// The model's name.
+        model: String,
+        /// The file that is being fetched.
+        file: String,
+        /// Bytes that are here.
+        done: u64,
+        /// Bytes in all.
+        total: u64,
+    },
     /// Something the user should know that does not stop the run.
     Warning {
         /// One sentence without a final period.

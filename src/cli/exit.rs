@@ -10,6 +10,8 @@ use std::sync::{Mutex, PoisonError};
 use super::exit_code::{ExitCode, HasExitCode};
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind};
 use crate::config::ConfigError;
+#[cfg(feature = "hub")]
+use crate::hub::HubError;
 use crate::merge::MergeError;
 use crate::pipeline::PipelineError;
 use crate::pipeline::lock::LockError;
@@ -89,6 +91,10 @@ pub(super) enum CliError {
     /// No merged model was written.
     #[error("the model and the adapter cannot be merged")]
     Merge(#[from] MergeError),
+    /// The model could not be fetched.
+    #[cfg(feature = "hub")]
+    #[error(transparent)]
+    Hub(#[from] HubError),
     /// `inspect` was given something no run writes.
     #[error("`{path}` is not something less-select wrote: {why}")]
     NotOurs {
@@ -133,6 +139,8 @@ impl CliError {
             }
             Self::Pipeline(err) => err.exit_code(),
             Self::Merge(err) => err.exit_code(),
+            #[cfg(feature = "hub")]
+            Self::Hub(err) => err.exit_code(),
             Self::NotOurs { .. } => ExitCode::BadData as u8,
             Self::Io(err) => err.exit_code(),
         }
@@ -140,6 +148,10 @@ impl CliError {
 
     /// What the user can do about it, when there is something.
     fn hint(&self) -> Option<String> {
+        #[cfg(feature = "hub")]
+        if let Self::Hub(err) = self {
+            return super::hub::hint(&err.kind).map(str::to_owned);
+        }
         let Self::Pipeline(err) = self else { return None };
         let hint: &str = match err {
             PipelineError::Incomplete { needs, .. } => {

@@ -6,6 +6,8 @@ mod exit;
 mod exit_code;
 mod fsck;
 mod gc;
+#[cfg(feature = "hub")]
+mod hub;
 mod inspect;
 mod interrupt;
 mod merge;
@@ -112,7 +114,7 @@ fn answer(cli: &Cli) -> Result<Answer, CliError> {
         _ => {}
     }
     let context = Context {
-        config: settings::resolve(cli)?,
+        config: settings::resolve(cli, &teller)?,
         run,
         observer: &teller,
         quiet: cli.place.quiet,

@@ -54,7 +54,7 @@ impl State {
         match event {
             Event::StageStarted { stage, reason } => {
                 self.line(&format!("{stage:<10} started ({reason})"));
-                self.open_bar(stage);
+                self.open_bar(stage.name());
             }
             Event::StageUnchanged { stage } => self.line(&format!("{stage:<10} unchanged")),
             Event::WarmupKept { growth } => self.line(&format!(
@@ -63,8 +63,9 @@ impl State {
                 100.0 * growth
             )),
             Event::Progress { stage, what, done, total, unit } => {
-                self.progress(stage, &what, done, total, &unit);
+                self.progress(stage.name(), &what, done, total, &unit);
             }
+            Event::Fetch { model, file, done, total } => self.fetch(&model, &file, done, total),
             Event::WarmupStep { epoch, step, loss, learning_rate, gradient_norm } => {
                 self.line(&format!(
                     "{:<10} epoch {epoch}, step {step}: loss {loss:.4}, learning rate \
@@ -80,25 +81,42 @@ impl State {
         }
     }
 
-    fn open_bar(&mut self, stage: Stage) {
+    fn open_bar(&mut self, name: &str) {
         // indicatif hides it by itself where there is no terminal.
         let style = ProgressStyle::with_template(
             "{prefix:<10} {bar:30} {pos}/{len} {msg} · {per_sec} · {eta} left",
         );
-        self.bar = ProgressBar::new(0).with_prefix(stage.name());
+        self.bar = ProgressBar::new(0).with_prefix(name.to_owned());
         if let Ok(style) = style {
             self.bar.set_style(style);
         }
         self.told = Instant::now();
     }
 
-    fn progress(&mut self, stage: Stage, what: &str, done: u64, total: u64, unit: &str) {
+    fn fetch(&mut self, model: &str, file: &str, done: u64, total: u64) {
+        const MEGABYTE: u64 = 1_000_000;
+        if self.bar.length() != Some(total / MEGABYTE) {
+            self.open_bar("model");
+        }
+        self.progress(
+            "model",
+            &format!("{model}, {file}"),
+            done / MEGABYTE,
+            total / MEGABYTE,
+            "MB",
+        );
+        if done == total {
+            self.bar.finish_and_clear();
+        }
+    }
+
+    fn progress(&mut self, name: &str, what: &str, done: u64, total: u64, unit: &str) {
         self.bar.set_length(total);
         self.bar.set_position(done);
         self.bar.set_message(format!("{unit} ({what})"));
         if self.bar.is_hidden() && self.told.elapsed() >= PLAIN_INTERVAL {
             self.told = Instant::now();
-            self.line(&format!("{stage:<10} {done}/{total} {unit} ({what})"));
+            self.line(&format!("{name:<10} {done}/{total} {unit} ({what})"));
         }
     }
 

@@ -11,6 +11,7 @@ use super::exit::{self, CliError};
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
 use crate::config::layers::{self, Layer, Origin};
+use crate::progress::Observer;
 use crate::run_dir::RunDir;
 
 /// Variables that are not settings.
@@ -18,7 +19,8 @@ const OTHER_VARIABLES: [&str; 4] =
     ["LESS_SELECT_RUN", "LESS_SELECT_PIPELINE", "LESS_SELECT_CACHE", "LESS_SELECT_METRICS"];
 
 /// Joins the layers the command line names, and checks them.
-pub(super) fn resolve(cli: &Cli) -> Result<Config, CliError> {
+#[cfg_attr(not(feature = "hub"), expect(unused_variables, reason = "nothing to tell of"))]
+pub(super) fn resolve(cli: &Cli, observer: &dyn Observer) -> Result<Config, CliError> {
     refuse_unknown_variables()?;
     let mut layers = vec![Layer::default_pipeline()];
     if continues_a_run(cli.command.as_ref()) {
@@ -34,6 +36,10 @@ pub(super) fn resolve(cli: &Cli) -> Result<Config, CliError> {
              sgd`), which is not what LESS does; without --checkpoints a warm-up is trained",
         );
         layers.push(Layer::without_moments());
+    }
+    #[cfg(feature = "hub")]
+    if !cli.work.dry_run && !matches!(cli.command, Some(Command::Config | Command::Status)) {
+        super::hub::fetch(&layers, observer)?;
     }
     Ok(Config::resolve(&layers)?)
 }

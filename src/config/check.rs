@@ -33,6 +33,13 @@ impl Config {
     }
 }
 
+/// How a model of the hub gets here.
+const FETCHING: &str = if cfg!(feature = "hub") {
+    "`ORG/NAME` is, where HF_HUB_OFFLINE does not forbid it"
+} else {
+    "`hf download NAME`; a program that is built with `--features hub` does so itself"
+};
+
 /// The joined layers while they are checked.
 struct Settings<'a> {
     raw: &'a RawConfig,
@@ -89,8 +96,8 @@ impl Settings<'_> {
             let cache = location::cache_dir().unwrap_or_default().join("models");
             self.invalid("model", format!(
                 "no model `{model}`: it is neither a folder or a GGUF file, nor in `{}`, nor was it \
-                 fetched from the Hugging Face hub (`hf download NAME`); `scripts/less-select` \
-                 fetches the default model, `--model DIR` names another",
+                 fetched from the Hugging Face hub ({FETCHING}); `scripts/less-select` fetches the \
+                 default model, `--model DIR` names another",
                 cache.display()
             ))
         })

@@ -54,13 +54,22 @@ pub fn paths(model_dir: &Path) -> Result<Vec<PathBuf>, WeightsError> {
     }
     let index_path = model_dir.join(format!("{name}.index.json"));
     let text = fs_err::read_to_string(&index_path).map_err(|err| fail(&index_path, err.into()))?;
-    let index: Index = serde_json::from_str(&text)
-        .map_err(|err| fail(&index_path, WeightsErrorKind::Index(err)))?;
+    let names = names_in(&text).map_err(|err| fail(&index_path, WeightsErrorKind::Index(err)))?;
+    let shards = names.into_iter().map(|name| model_dir.join(name));
+    Ok([index_path].into_iter().chain(shards).collect())
+}
+
+/// The names of the shards that an index lists, each once, in order.
+///
+/// # Errors
+///
+/// If it is none, or a name is a path.
+pub fn names_in(index: &str) -> Result<Vec<String>, serde_json::Error> {
+    let index: Index = serde_json::from_str(index)?;
     let mut names: Vec<ShardName> = index.weight_map.into_values().collect();
     names.sort_unstable();
     names.dedup();
-    let shards = names.into_iter().map(|ShardName(name)| model_dir.join(name));
-    Ok([index_path].into_iter().chain(shards).collect())
+    Ok(names.into_iter().map(|ShardName(name)| name).collect())
 }
 
 pub(super) fn is_index(path: &Path) -> bool {

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 /// The code map, top to bottom: a module may use those below it.
-const CODE_MAP: [&str; 25] = [
+const CODE_MAP: [&str; 26] = [
     "cli",
     "pipeline",
+    "hub",
     "config",
     "report",
     "selection",
@@ -99,6 +100,21 @@ fn libtorch_is_known_only_to_the_model_the_warmup_and_the_gradients() {
 #[test]
 fn only_the_command_line_prints_or_exits() {
     appears_only_under(&["println!", "print!(", "process::exit", "stdout()"], &["cli"]);
+}
+
+#[test]
+fn a_network_is_known_only_to_a_feature_that_is_off() {
+    appears_only_under(&["ureq", "std::net"], &["hub"]);
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    let manifest: toml::Table = fs_err::read_to_string(manifest).unwrap().parse().unwrap();
+    let features = manifest["features"].as_table().unwrap();
+    for (name, parts) in features {
+        let parts = parts.as_array().unwrap();
+        let has = |part: &str| parts.iter().any(|own| own.as_str() == Some(part));
+        assert!(!has("hub"), "`{name}` brings the hub");
+        assert_eq!(has("dep:ureq"), name == "hub", "`{name}`");
+    }
+    assert_eq!(manifest["dependencies"]["ureq"]["optional"].as_bool(), Some(true));
 }
 
 #[test]

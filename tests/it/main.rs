@@ -31,6 +31,9 @@ mod goldens;
 mod influence;
 // Files made to do harm.
 mod hostile;
+// Models by name, from a hub of our own.
+#[cfg(feature = "hub")]
+mod hub;
 mod ingest;
 // The same command, night after night.
 #[cfg(feature = "torch")]
