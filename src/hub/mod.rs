@@ -25,6 +25,7 @@ use std::time::Duration;
 use listing::{Listing, RemoteFile};
 use ureq::Agent;
 use ureq::config::RedirectAuthHeaders;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::config::location::{self, set};
 use crate::fs::write_atomic;
@@ -165,6 +166,7 @@ impl Hub {
             .user_agent(concat!("less-select/", env!("CARGO_PKG_VERSION")))
             // A file's content may be at another host, which the token is not for.
             .redirect_auth_headers(RedirectAuthHeaders::SameHost)
+            .tls_config(TlsConfig::builder().root_certs(roots()).build())
             .timeout_connect(Some(Duration::from_secs(30)))
             .timeout_recv_response(Some(Duration::from_mins(1)))
             .timeout_per_read(Some(Duration::from_mins(1)))
@@ -188,6 +190,17 @@ impl Hub {
             kind,
         })
     }
+}
+
+/// Whom a server's certificate may come from: the authorities in `SSL_CERT_FILE`, as where
+/// a company looks into its connections, else Mozilla's.
+fn roots() -> RootCerts {
+    let pem = set("SSL_CERT_FILE").and_then(|path| fs_err::read(path).ok());
+    let certificates = pem.iter().flat_map(|pem| parse_pem(pem)).filter_map(Result::ok);
+    let certificates: Vec<Certificate<'static>> = certificates
+        .filter_map(|item| if let PemItem::Certificate(one) = item { Some(one) } else { None })
+        .collect();
+    if certificates.is_empty() { RootCerts::WebPki } else { certificates.into() }
 }
 
 /// A model on its way.

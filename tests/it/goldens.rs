@@ -41,7 +41,8 @@ pub(crate) fn examples() -> Examples {
 /// The package, which cargo names when it runs tests, too: a binary that was built
 /// elsewhere is told where its files are.
 fn package() -> PathBuf {
-    std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or(env!("CARGO_MANIFEST_DIR").into()).into()
+    let named = std::env::var_os("CARGO_MANIFEST_DIR");
+    named.map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from)
 }
 
 pub(crate) fn fixture(name: &str) -> PathBuf {
