@@ -107,6 +107,11 @@ impl RunDir {
         self.root.join("index")
     }
 
+    /// The cosines of pool rows with single target examples, a file a checkpoint.
+    pub fn cosines(&self) -> PathBuf {
+        self.root.join("cosines")
+    }
+
     /// Influence scores of the pool: those that rank.
     pub fn scores(&self) -> PathBuf {
         self.root.join("scores.parquet")

@@ -267,9 +267,10 @@ impl HasExitCode for InfluenceError {
         match self {
             Self::Store(err) => err.exit_code(),
             Self::NoGradient { .. } | Self::OtherSubtasks { .. } => ExitCode::Damaged as u8,
-            Self::NoTarget { .. } | Self::UnusableSubtask { .. } | Self::Weights(_) => {
-                ExitCode::BadData as u8
-            }
+            Self::NoTarget { .. }
+            | Self::NoTargetAtAll
+            | Self::UnusableSubtask { .. }
+            | Self::Weights(_) => ExitCode::BadData as u8,
             Self::Threads(_) => ExitCode::Temporary as u8,
             Self::Interrupted => interrupt::exit_code() as u8,
         }

@@ -13,6 +13,8 @@ use serde_json::{Map, Value, json};
 use super::Answer;
 use super::exit::{CliError, with_causes};
 use crate::checkpoint::{self, Checkpoint};
+use crate::influence::example_scores::CosinesHeader;
+use crate::influence::example_scores_file::{CosinesFile, is_cosines};
 use crate::influence::index::TargetIndex;
 use crate::pipeline::PipelineError;
 use crate::pipeline::manifest::Manifest;
@@ -113,6 +115,9 @@ fn as_json(batch: &RecordBatch) -> Result<Vec<Value>, ArrowError> {
 /// Header and row facts of a gradient shard or an index; the checksum is
 /// verified.
 fn shard(path: &Path) -> Result<Value, CliError> {
+    if is_cosines(path) {
+        return cosines(path);
+    }
     let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     if !stem.starts_with("shard-") {
         return index(path, stem.strip_suffix("-rows").unwrap_or(&stem));
@@ -124,6 +129,24 @@ fn shard(path: &Path) -> Result<Value, CliError> {
         "rows": shard.n_rows(),
         "flagged": shard.n_flagged(),
         "header": shard.header(),
+    }))
+}
+
+/// Whose cosines with whom a file holds.
+fn cosines(path: &Path) -> Result<Value, CliError> {
+    let file = CosinesFile::open(path).map_err(PipelineError::from)?;
+    let CosinesHeader { checkpoint, weight, targets } = file.header();
+    let subtasks = targets.subtasks.iter().zip(0..).map(|(name, subtask)| {
+        let n_examples = targets.examples.iter().filter(|of| of.subtask == subtask).count();
+        json!({ "subtask": name, "examples": n_examples })
+    });
+    Ok(json!({
+        "kind": "cosines",
+        "file": path,
+        "rows": file.n_rows(),
+        "checkpoint": checkpoint,
+        "weight": weight,
+        "subtasks": subtasks.collect::<Vec<_>>(),
     }))
 }
 

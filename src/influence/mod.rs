@@ -10,13 +10,17 @@
 //! ```
 //!
 //! [`index`] makes the centroids from the target's store, [`score`] streams the
-//! pool's store past them, and [`scores`] is the table that comes out.
+//! pool's store past them, and [`scores`] is the table that comes out. In the same
+//! pass come the cosines with every single target example, [`example_scores`].
 
+pub mod example_scores;
+pub mod example_scores_file;
 pub mod index;
 pub mod index_file;
 pub mod score;
 pub mod scores;
 pub mod scores_file;
+mod sums;
 
 use serde::{Deserialize, Serialize};
 
@@ -86,6 +90,9 @@ pub enum InfluenceError {
         /// The checkpoint.
         checkpoint: String,
     },
+    /// Every target example is flagged at some checkpoint.
+    #[error("no target example is usable at every checkpoint")]
+    NoTargetAtAll,
     /// A subtask has only flagged examples.
     #[error(
         "subtask `{subtask}` has no usable gradient at `{checkpoint}`: all of its {n_flagged} \

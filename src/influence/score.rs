@@ -1,13 +1,15 @@
-//! The pool's rows against the target's centroids.
+//! The pool's rows against the target's centroids and its single examples.
 
 use std::num::NonZeroUsize;
-use std::ops::Range;
+use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 
+use super::example_scores::{CosinesHeader, TargetExamples};
+use super::example_scores_file::{block_rows, write_cosines};
 use super::index::TargetIndex;
-use super::scores::{ScoreRow, ScoreTable};
+use super::scores::ScoreTable;
+use super::sums::Sums;
 use super::{Aggregation, InfluenceError, places};
 use crate::gradient::direction::GradientKind;
 use crate::pool::table::TableRow;
@@ -15,10 +17,6 @@ use crate::progress::{Event, Observer};
 use crate::stage::Stage;
 use crate::store::gradient_store::{GradientStore, RowPlace};
 use crate::store::inner_products::Queries;
-use crate::store::shard::Shard;
-
-/// Pool rows that a thread takes at once.
-const BLOCK_ROWS: usize = 64;
 
 /// One checkpoint's part in the score.
 #[derive(Clone, Copy, Debug)]
@@ -63,62 +61,183 @@ pub fn score(
     settings: ScoreSettings<'_>,
     observer: &dyn Observer,
 ) -> Result<Vec<ScoreTable>, InfluenceError> {
-    let weights = weights(checkpoints)?;
-    check(checkpoints, settings.kinds)?;
-    let n_threads = settings.threads.map_or(0, NonZeroUsize::get);
-    let threads = ThreadPoolBuilder::new().num_threads(n_threads).build()?;
-    let subtasks: Vec<String> =
-        checkpoints[0].index.subtasks.iter().map(|subtask| subtask.name.clone()).collect();
-    let mut sums = Sums::new(table.len(), subtasks.len(), settings);
-    for (checkpoint, weight) in checkpoints.iter().zip(weights) {
-        let queries = queries(checkpoint.index, settings.aggregations);
-        let listed = listed_rows(checkpoint.pool, &places(checkpoint.pool, table)?);
-        let mut n_done = 0;
-        // Several shards a thread, so that no thread waits long for the others.
-        let shards: Vec<_> = checkpoint.pool.shards().iter().zip(&listed).collect();
-        for shards in shards.chunks(8 * threads.current_num_threads()) {
-            if observer.is_interrupted() {
-                return Err(InfluenceError::Interrupted);
-            }
-            sums.add(shards, &queries, weight, &threads);
-            n_done += shards.iter().map(|(_, rows)| rows.len()).sum::<usize>();
-            observer.notify(Event::Progress {
-                stage: Stage::Score,
-                what: checkpoint.pool.header().checkpoint.clone(),
-                done: n_done as u64,
-                total: table.len() as u64,
-                unit: "rows".to_owned(),
-            });
+    let mut work = Work::new(checkpoints, table, settings, observer)?;
+    for (checkpoint, weight) in checkpoints.iter().zip(weights(checkpoints)?) {
+        let pass = work.pass(checkpoint, weight, None)?;
+        for start in (0..table.len()).step_by(block_rows(1)) {
+            let rows = start..table.len().min(start + block_rows(1));
+            work.add(&pass, rows, &mut [])?;
         }
     }
-    Ok(threads.install(|| sums.into_tables(table, &subtasks)))
+    Ok(work.into_tables())
 }
 
-/// A shard's row that the table has.
-#[derive(Clone, Copy)]
-struct ListedRow {
-    /// Position in the shard.
-    row: usize,
-    /// Position in the table.
-    at: usize,
+/// What [`score_examples`] found.
+#[derive(Debug)]
+pub struct ScoredExamples {
+    /// As [`score`] returns them.
+    pub tables: Vec<ScoreTable>,
+    /// The files of cosines, and their markers, with their checksums.
+    pub cosines: Vec<(PathBuf, String)>,
 }
 
-/// The rows of each of a store's shards that the table has, given their places.
-fn listed_rows(store: &GradientStore, places: &[RowPlace]) -> Vec<Vec<ListedRow>> {
-    let mut listed = vec![Vec::new(); store.shards().len()];
-    for (at, RowPlace { shard, row }) in places.iter().enumerate() {
-        listed[*shard].push(ListedRow { row: *row, at });
+/// As [`score`], and in the same pass writes the cosines with every single target
+/// example, for the first kind of gradient, into the folder `dir`
+/// ([`example_scores`](super::example_scores)). They are in the order of `pool`, of
+/// which `table` is a part; what is not in it is as if flagged.
+///
+/// # Errors
+///
+/// As [`score`]; if no target example is usable at every checkpoint; or if a file
+/// cannot be written.
+pub fn score_examples(
+    checkpoints: &[ScoredCheckpoint<'_>],
+    table: &[TableRow],
+    pool: &[TableRow],
+    dir: &Path,
+    settings: ScoreSettings<'_>,
+    observer: &dyn Observer,
+) -> Result<ScoredExamples, InfluenceError> {
+    let mut work = Work::new(checkpoints, table, settings, observer)?;
+    let indices: Vec<&TargetIndex> = checkpoints.iter().map(|side| side.index).collect();
+    let targets = TargetExamples::usable_at_all(&indices);
+    if targets.examples.is_empty() {
+        return Err(InfluenceError::NoTargetAtAll);
     }
-    listed
+    let ids: Vec<_> = pool.iter().map(|row| row.id).collect();
+    let position = |at: usize| match ids.get(at) {
+        Some(id) => table.partition_point(|row| row.id < *id),
+        None => table.len(),
+    };
+    let n_targets = targets.examples.len();
+    let mut cosines = Vec::new();
+    for (checkpoint, weight) in checkpoints.iter().zip(weights(checkpoints)?) {
+        let pass = work.pass(checkpoint, weight, Some(&targets))?;
+        let header = CosinesHeader {
+            checkpoint: checkpoint.index.store.checkpoint.clone(),
+            weight,
+            targets: targets.clone(),
+        };
+        cosines.extend(write_cosines(dir, header, &ids, |rows, out| {
+            let own = position(rows.start)..position(rows.end);
+            let mut found = vec![f32::NAN; own.len() * n_targets];
+            work.add(&pass, own.clone(), &mut found)?;
+            let mut found = table[own].iter().zip(found.chunks_exact(n_targets)).peekable();
+            for (id, out) in ids[rows].iter().zip(out.chunks_exact_mut(n_targets)) {
+                if let Some((_, found)) = found.next_if(|(row, _)| row.id == *id) {
+                    out.copy_from_slice(found);
+                }
+            }
+            Ok::<_, InfluenceError>(())
+        })?);
+    }
+    Ok(ScoredExamples { tables: work.into_tables(), cosines })
+}
+
+/// Scores in the making.
+struct Work<'a> {
+    checkpoints: &'a [ScoredCheckpoint<'a>],
+    table: &'a [TableRow],
+    settings: ScoreSettings<'a>,
+    threads: ThreadPool,
+    sums: Sums<'a>,
+    observer: &'a dyn Observer,
+}
+
+impl<'a> Work<'a> {
+    fn new(
+        checkpoints: &'a [ScoredCheckpoint<'a>],
+        table: &'a [TableRow],
+        settings: ScoreSettings<'a>,
+        observer: &'a dyn Observer,
+    ) -> Result<Self, InfluenceError> {
+        // Before there is a first one.
+        weights(checkpoints)?;
+        check(checkpoints, settings.kinds)?;
+        let n_threads = settings.threads.map_or(0, NonZeroUsize::get);
+        let threads = ThreadPoolBuilder::new().num_threads(n_threads).build()?;
+        let n_subtasks = checkpoints[0].index.subtasks.len();
+        let mut sums = Sums::new(table.len(), n_subtasks, settings);
+        // All flags before any cosine is written: a row is without everywhere.
+        for ScoredCheckpoint { pool, .. } in checkpoints {
+            sums.add_flags(pool, &places(pool, table)?);
+        }
+        Ok(Self { checkpoints, table, settings, threads, sums, observer })
+    }
+
+    /// What is needed to add one checkpoint; with `targets`, their cosines come
+    /// along.
+    fn pass(
+        &self,
+        checkpoint: &ScoredCheckpoint<'a>,
+        weight: f64,
+        targets: Option<&TargetExamples>,
+    ) -> Result<Pass<'a>, InfluenceError> {
+        let ScoredCheckpoint { pool, index, .. } = *checkpoint;
+        let centroids = centroids(index, self.settings.aggregations);
+        let examples = targets.map_or_else(Vec::new, |targets| targets.rows_in(index));
+        let unit = index.rows.unit.view();
+        let examples = examples
+            .iter()
+            .map(|row| unit.row(*row).to_slice().expect("an index is in standard layout"));
+        Ok(Pass {
+            pool,
+            weight,
+            places: places(pool, self.table)?,
+            first: Queries::new(centroids.iter().copied().chain(examples)),
+            others: Queries::new(centroids.iter().copied()),
+        })
+    }
+
+    /// Adds some rows of the table at one checkpoint, and writes their cosines to
+    /// `cosines`, `[n × n_targets]`.
+    fn add(
+        &mut self,
+        pass: &Pass<'_>,
+        rows: std::ops::Range<usize>,
+        cosines: &mut [f32],
+    ) -> Result<(), InfluenceError> {
+        if self.observer.is_interrupted() {
+            return Err(InfluenceError::Interrupted);
+        }
+        let done = rows.end as u64;
+        self.threads.install(|| self.sums.add(pass, rows, cosines));
+        self.observer.notify(Event::Progress {
+            stage: Stage::Score,
+            what: pass.pool.header().checkpoint.clone(),
+            done,
+            total: self.table.len() as u64,
+            unit: "rows".to_owned(),
+        });
+        Ok(())
+    }
+
+    fn into_tables(self) -> Vec<ScoreTable> {
+        let subtasks = &self.checkpoints[0].index.subtasks;
+        let subtasks: Vec<String> = subtasks.iter().map(|subtask| subtask.name.clone()).collect();
+        self.threads.install(|| self.sums.into_tables(self.table, &subtasks))
+    }
+}
+
+/// One checkpoint's side of all inner products.
+pub(super) struct Pass<'a> {
+    pub(super) pool: &'a GradientStore,
+    pub(super) weight: f64,
+    /// Where the rows of the table are.
+    pub(super) places: Vec<RowPlace>,
+    /// Queries of the first kind: the centroids, and then the target examples.
+    pub(super) first: Queries,
+    /// Queries of the others: the centroids.
+    pub(super) others: Queries,
 }
 
 /// The centroids of all subtasks, by aggregation first.
-fn queries(index: &TargetIndex, aggregations: &[Aggregation]) -> Queries {
-    let centroids = aggregations.iter().flat_map(|aggregation| {
+fn centroids<'a>(index: &'a TargetIndex, aggregations: &[Aggregation]) -> Vec<&'a [f32]> {
+    let of = |aggregation: &Aggregation| {
         let centroids = index.centroids(*aggregation).to_slice();
         centroids.expect("an index is in standard layout").chunks_exact(index.store.proj_dim)
-    });
-    Queries::new(centroids)
+    };
+    aggregations.iter().flat_map(of).collect()
 }
 
 /// Learning rates as shares of their sum.
@@ -156,140 +275,4 @@ fn check(
         }
     }
     Ok(())
-}
-
-/// Weighted sums over the checkpoints, in f64.
-struct Sums<'a> {
-    settings: ScoreSettings<'a>,
-    n_subtasks: usize,
-    /// `[n × kinds × aggregations × n_subtasks]`.
-    influence: Vec<f64>,
-    /// `[n × kinds]`.
-    norm: Vec<f64>,
-    /// `[n]`.
-    loss: Vec<f64>,
-    /// `[n]`.
-    flags: Vec<Option<String>>,
-}
-
-impl<'a> Sums<'a> {
-    fn new(n_rows: usize, n_subtasks: usize, settings: ScoreSettings<'a>) -> Self {
-        let n_kinds = settings.kinds.len();
-        let n_columns = n_kinds * settings.aggregations.len() * n_subtasks;
-        Self {
-            settings,
-            n_subtasks,
-            influence: vec![0.0; n_rows * n_columns],
-            norm: vec![0.0; n_rows * n_kinds],
-            loss: vec![0.0; n_rows],
-            flags: vec![None; n_rows],
-        }
-    }
-
-    /// Sums of influence that a row has.
-    fn n_columns(&self) -> usize {
-        self.settings.kinds.len() * self.settings.aggregations.len() * self.n_subtasks
-    }
-
-    /// Adds some shards.
-    fn add(
-        &mut self,
-        shards: &[(&Shard, &Vec<ListedRow>)],
-        queries: &Queries,
-        weight: f64,
-        threads: &ThreadPool,
-    ) {
-        let (n_columns, kinds) = (self.n_columns(), self.settings.kinds);
-        let influences: Vec<Vec<f64>> = threads.install(|| {
-            let influence = |(shard, _): &(&Shard, _)| {
-                let mut influence = vec![0.0; shard.n_rows() * n_columns];
-                let blocks = influence.par_chunks_mut(BLOCK_ROWS * n_columns).enumerate();
-                blocks.for_each(|(block, part)| {
-                    let start = block * BLOCK_ROWS;
-                    let rows = start..start + part.len() / n_columns;
-                    write_influence(shard, rows, kinds, queries, weight, part);
-                });
-                influence
-            };
-            shards.par_iter().map(influence).collect()
-        });
-        for ((shard, rows), influence) in shards.iter().zip(influences) {
-            for ListedRow { row, at } in *rows {
-                let sums = &mut self.influence[at * n_columns..][..n_columns];
-                let own = &influence[row * n_columns..][..n_columns];
-                sums.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
-            }
-            self.add_facts(shard, rows, weight);
-        }
-    }
-
-    /// Adds what is known of a shard's rows besides their influence.
-    fn add_facts(&mut self, shard: &Shard, rows: &[ListedRow], weight: f64) {
-        let kinds = self.settings.kinds;
-        for &ListedRow { row, at } in rows {
-            self.loss[at] += weight * f64::from(shard.loss()[row]);
-            if self.flags[at].is_none() {
-                self.flags[at] = shard.flag(row).map(str::to_owned);
-            }
-        }
-        for (kind_idx, kind) in kinds.iter().enumerate() {
-            let norms = shard.kind(*kind).expect("the store was asked for it").norms;
-            for &ListedRow { row, at } in rows {
-                self.norm[at * kinds.len() + kind_idx] += weight * f64::from(norms[row]);
-            }
-        }
-    }
-
-    /// A table a kind and aggregation.
-    fn into_tables(self, table: &[TableRow], subtasks: &[String]) -> Vec<ScoreTable> {
-        let n_aggregations = self.settings.aggregations.len();
-        let n_tables = self.settings.kinds.len() * n_aggregations;
-        let of = |table_idx: usize| ScoreTable {
-            subtasks: subtasks.to_vec(),
-            rows: (0..table.len())
-                .into_par_iter()
-                .map(|at| self.row(&table[at], at, table_idx, table_idx / n_aggregations))
-                .collect(),
-        };
-        (0..n_tables).map(of).collect()
-    }
-
-    fn row(&self, head: &TableRow, at: usize, table_idx: usize, kind_idx: usize) -> ScoreRow {
-        let flag = self.flags[at].clone();
-        let influence = &self.influence[at * self.n_columns()..][table_idx * self.n_subtasks..];
-        let by_subtask = influence[..self.n_subtasks].iter().map(|sum| *sum as f32);
-        ScoreRow {
-            id: head.id,
-            source: head.source.clone(),
-            n_tokens: head.n_tokens,
-            n_supervised: head.n_supervised,
-            loss: self.loss[at] as f32,
-            norm: self.norm[at * self.settings.kinds.len() + kind_idx] as f32,
-            by_subtask: if flag.is_none() { by_subtask.collect() } else { Vec::new() },
-            flag,
-        }
-    }
-}
-
-/// Writes the weighted influence of some of a shard's rows to `out`,
-/// `[n × kinds × queries.len()]`.
-fn write_influence(
-    shard: &Shard,
-    rows: Range<usize>,
-    kinds: &[GradientKind],
-    queries: &Queries,
-    weight: f64,
-    out: &mut [f64],
-) {
-    for (kind_idx, kind) in kinds.iter().enumerate() {
-        let columns = shard.kind(*kind).expect("the store was asked for it");
-        let cosines = columns.unit.inner_products(rows.clone(), queries);
-        let cosines = cosines.chunks_exact(queries.len());
-        for (out, cosines) in out.chunks_exact_mut(kinds.len() * queries.len()).zip(cosines) {
-            let out = &mut out[kind_idx * queries.len()..];
-            for (out, cosine) in out.iter_mut().zip(cosines) {
-                *out = weight * cosine;
-            }
-        }
-    }
 }

@@ -130,12 +130,12 @@ pub fn inputs_of(
             outputs_of(Stage::Warmup, &|name| name.ends_with("trainer_state.json"));
         }
         Stage::Select => {
-            outputs_of(Stage::Score, &any);
+            outputs_of(Stage::Score, &tables);
             outputs_of(Stage::Ingest, &|name| name == "pool/pool.parquet");
         }
         Stage::Report => {
             outputs_of(Stage::Select, &any);
-            outputs_of(Stage::Score, &any);
+            outputs_of(Stage::Score, &tables);
             outputs_of(Stage::Ingest, &any);
         }
     }
@@ -182,8 +182,8 @@ pub fn gradient_fingerprint(
 /// Raise a stage's number whenever its code changes what it writes.
 fn code_version(stage: Stage) -> u32 {
     match stage {
-        Stage::Ingest | Stage::Warmup | Stage::Gradients => 2,
-        Stage::Cascade | Stage::Index | Stage::Score | Stage::Select | Stage::Report => 1,
+        Stage::Ingest | Stage::Warmup | Stage::Gradients | Stage::Score => 2,
+        Stage::Cascade | Stage::Index | Stage::Select | Stage::Report => 1,
     }
 }
 

@@ -16,6 +16,7 @@ use super::manifest::Manifest;
 use super::waiting::take_run;
 use super::{PipelineError, lock};
 use crate::fs::entries;
+use crate::influence::example_scores_file::is_cosines;
 use crate::progress::Observer;
 use crate::run_dir::RunDir;
 use crate::stage::Stage;
@@ -146,8 +147,14 @@ impl Search<'_> {
                 let name = name_of(&path);
                 let is_ours = dir != run.root()
                     || is_subset(&path)
-                    || [run.tables(), run.checkpoints(), run.gradients(), run.index()]
-                        .contains(&path);
+                    || [
+                        run.tables(),
+                        run.checkpoints(),
+                        run.gradients(),
+                        run.index(),
+                        run.cosines(),
+                    ]
+                    .contains(&path);
                 if name.starts_with(crate::fs::UNFINISHED) {
                     self.add(path, "left behind by a process that died")?;
                 } else if is_ours && path.is_dir() && !path.is_symlink() {
@@ -227,6 +234,11 @@ impl Search<'_> {
                 self.add(path, "scores that are not asked for")?;
             }
         }
+        for path in entries(&self.run.cosines())? {
+            if is_cosines(&path) && !self.is_recorded(Stage::Score, &path) {
+                self.add(path, "cosines at a checkpoint that is gone")?;
+            }
+        }
         Ok(())
     }
 
@@ -257,8 +269,10 @@ fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
-fn is_shard(path: &Path) -> bool {
-    path.extension() == Some(OsStr::new("arrow")) && named_fingerprint(path).is_some()
+/// Whether a file with a marker beside it is at `path`.
+fn has_marker(path: &Path) -> bool {
+    is_cosines(path)
+        || path.extension() == Some(OsStr::new("arrow")) && named_fingerprint(path).is_some()
 }
 
 fn bytes_of(path: &Path) -> io::Result<u64> {
@@ -267,14 +281,14 @@ fn bytes_of(path: &Path) -> io::Result<u64> {
         return entries(path)?.iter().map(|path| bytes_of(path)).sum();
     }
     let marker = path.with_extension("json");
-    let with_marker = is_shard(path) && marker.is_file();
+    let with_marker = has_marker(path) && marker.is_file();
     Ok(facts.len() + if with_marker { fs_err::metadata(&marker)?.len() } else { 0 })
 }
 
 fn remove(path: &Path) -> io::Result<()> {
     if path.is_dir() && !path.is_symlink() {
         fs_err::remove_dir_all(path)
-    } else if is_shard(path) {
+    } else if has_marker(path) {
         remove_shard(path)
     } else {
         fs_err::remove_file(path)

@@ -17,7 +17,7 @@ use crate::config::layers::to_map;
 use crate::gradient::collect::ExampleSource;
 use crate::gradient::shard_plan::Part;
 use crate::influence::index::TargetIndex;
-use crate::influence::score::{ScoreSettings, ScoredCheckpoint, score};
+use crate::influence::score::{ScoreSettings, ScoredCheckpoint, ScoredExamples, score_examples};
 use crate::influence::scores::ScoreTable;
 use crate::pool::ingest;
 use crate::pool::table::ExampleTable;
@@ -161,7 +161,9 @@ fn score_pool(run: &Run<'_>) -> Result<Output, PipelineError> {
         None => None,
     };
     let rows = kept.as_ref().map_or_else(|| pool.rows(), KeptRows::rows);
-    let tables = score(&scored, rows, settings, run.observer)?;
+    let dir = run.dir.cosines();
+    let ScoredExamples { tables, cosines } =
+        score_examples(&scored, rows, pool.rows(), &dir, settings, run.observer)?;
     let tables: Vec<_> = tables.into_iter().map(|scores| scores.filled_up(pool.rows())).collect();
     let paths = scores_paths(run);
     for (scores, path) in tables.iter().zip(&paths) {
@@ -169,7 +171,8 @@ fn score_pool(run: &Run<'_>) -> Result<Output, PipelineError> {
     }
     let n_ranked = tables[0].rows.iter().filter(|row| row.flag.is_none()).count();
     let summary = format!("{n_ranked} examples scored on {} subtasks", tables[0].subtasks.len());
-    Ok(Output { files: with_checksums(paths)?, summary })
+    let files = with_checksums(paths)?.into_iter().chain(cosines).collect();
+    Ok(Output { files, summary })
 }
 
 /// A file for every kind of gradient with every aggregation, by kind first. The

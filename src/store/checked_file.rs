@@ -35,9 +35,10 @@ pub(super) struct Marker {
     rows: usize,
 }
 
-/// An opened file: its record batch, in the memory map, and its header.
+/// An opened file: its record batch, in the memory map, and its header; of a
+/// file of several, `B` is all of them.
 #[derive(Debug)]
-pub(crate) struct CheckedFile<H> {
+pub(crate) struct CheckedFile<H, B = RecordBatch> {
     /// The header the schema carries.
     pub(crate) header: H,
     /// What the file was made from, as its writer put it.
@@ -45,7 +46,7 @@ pub(crate) struct CheckedFile<H> {
     /// The blake3 checksum of all of it, as 64 hex digits.
     pub(crate) checksum: String,
     /// The rows.
-    pub(crate) batch: RecordBatch,
+    pub(crate) batch: B,
 }
 
 /// Writes `batch` to `path` and then its marker beside it.
@@ -57,33 +58,87 @@ pub(crate) fn commit(
     fingerprint: &str,
     batch: &RecordBatch,
 ) -> Result<(), StoreError> {
-    let write = || -> Result<(), StoreErrorKind> {
+    commit_blocks(path, header, fingerprint, &batch.schema(), |out| out.write(batch)).map(|_| ())
+}
+
+/// As [`commit`], for rows that come in several batches of `schema`, which
+/// `write` gives one after the other. Returns both files with their checksums.
+pub(crate) fn commit_blocks<E: From<StoreError>>(
+    path: &Path,
+    header: &impl Serialize,
+    fingerprint: &str,
+    schema: &Schema,
+    write: impl FnOnce(&mut BlockWriter<'_>) -> Result<(), E>,
+) -> Result<[(PathBuf, String); 2], E> {
+    let (mut hasher, mut bytes, mut rows) = (blake3::Hasher::new(), 0, 0);
+    let all = || -> Result<_, Failure<E>> {
         let metadata = [(HEADER_KEY.to_owned(), serde_json::to_string(header)?)];
-        let schema = Schema::clone(&batch.schema()).with_metadata(metadata);
-        let (mut hasher, mut bytes) = (blake3::Hasher::new(), 0);
+        let schema = schema.clone().with_metadata(metadata);
         crate::fs::write_atomic(path, |out| {
             let out = Counted { out, hasher: &mut hasher, bytes: &mut bytes };
-            let mut writer = FileWriter::try_new(out, &schema)?;
-            writer.write(batch)?;
-            writer.finish()?;
-            Ok::<_, StoreErrorKind>(())
+            let mut out = BlockWriter { path, writer: FileWriter::try_new(out, &schema)?, rows: 0 };
+            write(&mut out).map_err(Failure::Theirs)?;
+            rows = out.rows;
+            Ok::<_, Failure<E>>(out.writer.finish()?)
         })?;
-        let marker = Marker {
-            blake3: hasher.finalize().to_hex().to_string(),
-            bytes,
-            file: file_name(path),
-            fingerprint: fingerprint.to_owned(),
-            rows: batch.num_rows(),
-        };
-        Ok(crate::fs::write_json(&marker_path(path), &marker)?)
+        let blake3 = hasher.finalize().to_hex().to_string();
+        let fingerprint = fingerprint.to_owned();
+        let marker =
+            Marker { blake3: blake3.clone(), bytes, file: file_name(path), fingerprint, rows };
+        let marker_path = marker_path(path);
+        crate::fs::write_json(&marker_path, &marker)?;
+        let of_marker = blake3::hash(&crate::fs::as_json(&marker)?).to_hex().to_string();
+        Ok([(path.to_owned(), blake3), (marker_path, of_marker)])
     };
-    write().map_err(|kind| kind.at(path))
+    all().map_err(|failure| match failure {
+        Failure::Ours(kind) => kind.at(path).into(),
+        Failure::Theirs(err) => err,
+    })
+}
+
+/// Takes the batches of a file, one after the other.
+pub(crate) struct BlockWriter<'a> {
+    path: &'a Path,
+    writer: FileWriter<Counted<'a>>,
+    rows: usize,
+}
+
+impl BlockWriter<'_> {
+    /// Appends a batch.
+    pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), StoreError> {
+        self.rows += batch.num_rows();
+        self.writer.write(batch).map_err(|err| StoreErrorKind::from(err).at(self.path))
+    }
+}
+
+/// Why a file was not written: this module's reason, or that of whoever gives
+/// the rows.
+enum Failure<E> {
+    Ours(StoreErrorKind),
+    Theirs(E),
+}
+
+impl<E, K: Into<StoreErrorKind>> From<K> for Failure<E> {
+    fn from(kind: K) -> Self {
+        Self::Ours(kind.into())
+    }
 }
 
 impl<H: DeserializeOwned> CheckedFile<H> {
     /// Maps the file at `path` and proves it whole: length and checksum are its
     /// marker's. Only then are its bytes decoded, without copying them.
     pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
+        let CheckedFile { header, fingerprint, checksum, batch } = CheckedFile::open_blocks(path)?;
+        let [batch] = <[RecordBatch; 1]>::try_from(batch).map_err(|_| {
+            StoreErrorKind::Layout("does not hold exactly one record batch").at(path)
+        })?;
+        Ok(Self { header, fingerprint, checksum, batch })
+    }
+}
+
+impl<H: DeserializeOwned> CheckedFile<H, Vec<RecordBatch>> {
+    /// As [`CheckedFile::open`], for a file of any number of batches.
+    pub(crate) fn open_blocks(path: &Path) -> Result<Self, StoreError> {
         Self::open_whole(path).map_err(|kind| kind.at(path))
     }
 
@@ -117,7 +172,7 @@ impl<H: DeserializeOwned> CheckedFile<H> {
             .metadata()
             .get(HEADER_KEY)
             .ok_or(StoreErrorKind::Layout("has no `less-select` header"))?;
-        if batch.num_rows() != marker.rows {
+        if batch.iter().map(RecordBatch::num_rows).sum::<usize>() != marker.rows {
             return Err(StoreErrorKind::Layout("has another number of rows than its marker"));
         }
         let header = serde_json::from_str(header)?;
@@ -169,9 +224,9 @@ pub(super) fn read_marker(path: &Path) -> Result<Marker, StoreErrorKind> {
     }
 }
 
-/// Schema and only record batch of an Arrow file; the batch's arrays point
-/// into `file`.
-fn decode(file: &Buffer) -> Result<(Arc<Schema>, RecordBatch), StoreErrorKind> {
+/// Schema and record batches of an Arrow file; the batches' arrays point into
+/// `file`.
+fn decode(file: &Buffer) -> Result<(Arc<Schema>, Vec<RecordBatch>), StoreErrorKind> {
     const CUT: StoreErrorKind = StoreErrorKind::Layout("is no Arrow file");
     let (rest, trailer) = file.split_last_chunk::<10>().ok_or(CUT)?;
     let footer_start = rest.len().checked_sub(read_footer_length(*trailer)?).ok_or(CUT)?;
@@ -179,20 +234,19 @@ fn decode(file: &Buffer) -> Result<(Arc<Schema>, RecordBatch), StoreErrorKind> {
         .map_err(|err| ArrowError::ParseError(err.to_string()))?;
     let schema = footer.schema().ok_or(CUT)?;
     let schema = Arc::new(ipc::convert::try_fb_to_schema(schema)?);
-    let blocks = footer.recordBatches().ok_or(CUT)?;
-    if blocks.len() != 1 {
-        return Err(StoreErrorKind::Layout("does not hold exactly one record batch"));
-    }
-    let block = blocks.get(0);
-    let size = |length: i64| usize::try_from(length).map_err(|_| CUT);
-    let start = size(block.offset())?;
-    let length = size(block.bodyLength())?
-        .checked_add(size(block.metaDataLength().into())?)
-        .filter(|length| length.checked_add(start).is_some_and(|end| end <= file.len()))
-        .ok_or(CUT)?;
     let decoder = FileDecoder::new(schema.clone(), footer.version()).with_require_alignment(true);
-    let batch = decoder.read_record_batch(block, &file.slice_with_length(start, length))?;
-    Ok((schema, batch.ok_or(CUT)?))
+    let batch = |block: &ipc::Block| -> Result<RecordBatch, StoreErrorKind> {
+        let size = |length: i64| usize::try_from(length).map_err(|_| CUT);
+        let start = size(block.offset())?;
+        let length = size(block.bodyLength())?
+            .checked_add(size(block.metaDataLength().into())?)
+            .filter(|length| length.checked_add(start).is_some_and(|end| end <= file.len()))
+            .ok_or(CUT)?;
+        let batch = decoder.read_record_batch(block, &file.slice_with_length(start, length))?;
+        batch.ok_or(CUT)
+    };
+    let batches = footer.recordBatches().ok_or(CUT)?.iter().map(batch);
+    Ok((schema, batches.collect::<Result<_, _>>()?))
 }
 
 /// A writer that hashes and counts what passes through.

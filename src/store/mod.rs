@@ -87,7 +87,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gradient::direction::GradientKind;
 
-pub(crate) use checked_file::{CheckedFile, commit, list_type, lists};
+pub(crate) use checked_file::{CheckedFile, commit, commit_blocks, list_type, lists};
 pub use dtype::StoreDtype;
 
 /// Version of the file format.

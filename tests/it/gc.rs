@@ -51,6 +51,7 @@ fn what_no_stage_needs_is_removed_and_the_rest_is_as_it_was() {
         "run/checkpoints/unfinished.json",
         "run/gradients/epoch-3",
         "run/gradients/epoch-1/pool/.writing-x",
+        "run/cosines/cosines-epoch-3.arrow",
     ] {
         assert!(did.contains(&format!("{gone} (")), "{gone} in {did}");
         assert!(!run.path(gone).exists(), "{gone}");

@@ -18,17 +18,17 @@ use crate::slow_less;
 use crate::toy::{self, Setup, Table};
 
 const AGGREGATIONS: [Aggregation; 2] = [Aggregation::MeanOfCosines, Aggregation::CosineOfMean];
-const LEARNING_RATES: [f64; 2] = [2e-5, 5e-6];
+pub(crate) const LEARNING_RATES: [f64; 2] = [2e-5, 5e-6];
 
 /// The stores and indices of a pool and a target at a few checkpoints.
-struct World {
-    pools: Vec<GradientStore>,
-    indices: Vec<TargetIndex>,
+pub(crate) struct World {
+    pub(crate) pools: Vec<GradientStore>,
+    pub(crate) indices: Vec<TargetIndex>,
     _dir: TempDir,
 }
 
 impl World {
-    fn new(setup: &Setup, pool: &Table, target: &Table, n_checkpoints: u64) -> Self {
+    pub(crate) fn new(setup: &Setup, pool: &Table, target: &Table, n_checkpoints: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let targets = Setup { kinds: vec![GradientKind::Sgd], ..setup.clone() };
         let (pools, indices) = (1..=n_checkpoints)
@@ -45,7 +45,7 @@ impl World {
         Self { pools, indices, _dir: dir }
     }
 
-    fn checkpoints(&self) -> Vec<ScoredCheckpoint<'_>> {
+    pub(crate) fn checkpoints(&self) -> Vec<ScoredCheckpoint<'_>> {
         let sides = self.pools.iter().zip(&self.indices);
         sides
             .zip(LEARNING_RATES)
@@ -54,7 +54,7 @@ impl World {
     }
 
     /// The first table.
-    fn score(&self, pool: &Table, settings: ScoreSettings<'_>) -> ScoreTable {
+    pub(crate) fn score(&self, pool: &Table, settings: ScoreSettings<'_>) -> ScoreTable {
         score(&self.checkpoints(), &pool.rows, settings, &Silent).unwrap().remove(0)
     }
 
@@ -65,7 +65,7 @@ impl World {
     }
 }
 
-const PLAIN: ScoreSettings<'_> = ScoreSettings {
+pub(crate) const PLAIN: ScoreSettings<'_> = ScoreSettings {
     kinds: &[GradientKind::AdamV],
     aggregations: &[Aggregation::MeanOfCosines],
     threads: None,

@@ -11,6 +11,7 @@ mod cascade;
 mod cli;
 mod collect;
 mod direction;
+mod example_scores;
 mod export;
 #[cfg(feature = "torch")]
 mod families;

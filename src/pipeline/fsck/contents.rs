@@ -3,6 +3,7 @@
 use super::{Check, reason};
 use crate::config::Config;
 use crate::config::layers::Layer;
+use crate::influence::example_scores_file::{CosinesFile, is_cosines};
 use crate::influence::scores::ScoreTable;
 use crate::pipeline::checksums::Checksums;
 use crate::sealed;
@@ -24,6 +25,30 @@ impl Check<'_> {
         if !scores.rows.iter().map(|row| row.id).eq(pool.rows().iter().map(|row| row.id)) {
             let what = "does not have the rows of the pool, in their order".to_owned();
             self.damaged(Some(Stage::Score), &path, what);
+        }
+    }
+
+    /// Whether the cosines open, and are those of the pool's rows, in their order.
+    pub(super) fn cosines(&mut self) {
+        let Some(record) = self.manifest.stages.get(&Stage::Score) else { return };
+        let names = record.outputs.keys().map(|name| self.run.root().join(name));
+        let paths: Vec<_> = names.filter(|path| is_cosines(path)).collect();
+        for path in paths {
+            let file = match CosinesFile::open(&path) {
+                Ok(file) => file,
+                Err(err) => {
+                    self.damaged(Some(Stage::Score), &path, reason(&err));
+                    continue;
+                }
+            };
+            if !self.must_agree(Stage::Score, &[Stage::Ingest]) {
+                continue;
+            }
+            let Some(pool) = self.table(Split::Pool) else { return };
+            if !file.ids().eq(pool.rows().iter().map(|row| row.id)) {
+                let what = "does not have the rows of the pool, in their order".to_owned();
+                self.damaged(Some(Stage::Score), &path, what);
+            }
         }
     }
 

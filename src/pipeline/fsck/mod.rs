@@ -159,6 +159,7 @@ impl<'a> Check<'a> {
         self.checkpoints()?;
         self.index();
         self.scores();
+        self.cosines();
         self.latest();
         let stages = self.settings();
         self.logs();
