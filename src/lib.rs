@@ -18,7 +18,7 @@
 //!    score(z)        = max over subtasks
 //!    ```
 //! 5. [`selection`] takes the best rows within a budget and writes them as a
-//!    dataset folder, and [`report`] says what came out.
+//!    dataset folder, and [`report`] says what came out; [`verify`] trains on it.
 //!
 //! [`pipeline`] runs the stages in a run directory, [`config`] holds their
 //! settings, and [`cli`] is the command line over both.
@@ -49,4 +49,5 @@ pub mod stage;
 pub mod store;
 pub mod tensor_file;
 pub mod torch_file;
+pub mod verify;
 pub mod warmup;

@@ -56,6 +56,30 @@ pub enum Event {
         /// L2 norm of the gradient before clipping.
         gradient_norm: f64,
     },
+    /// Trials of a verification are about to begin.
+    TrialsPlanned {
+        /// In all.
+        n_trials: u64,
+        /// Of these are done already.
+        n_done: u64,
+        /// Tokens that the others train on.
+        n_tokens: u64,
+        /// About how long that takes, in seconds, if it is known.
+        seconds: Option<f64>,
+    },
+    /// One step of a trial's training.
+    Trial {
+        /// Who is tried.
+        contender: String,
+        /// The trial's number, from 1.
+        number: u64,
+        /// Trials in all.
+        n_trials: u64,
+        /// From 1.
+        step: u64,
+        /// Steps of this training.
+        n_steps: u64,
+    },
     /// A stage is complete.
     StageFinished {
         /// The stage.

@@ -141,6 +141,36 @@ impl RunDir {
         self.root.join("summary.txt")
     }
 
+    /// Everything of verifications.
+    pub fn verify(&self) -> PathBuf {
+        self.root.join("verify")
+    }
+
+    /// A contender's rows, and the evaluation's, as canonical tables.
+    pub fn verify_data(&self, contender: &str) -> PathBuf {
+        self.verify().join("data").join(contender)
+    }
+
+    /// The outcome of one trial.
+    pub fn verify_trial(&self, name: &str) -> PathBuf {
+        self.verify().join("trials").join(format!("{name}.json"))
+    }
+
+    /// Trainings of trials under way.
+    pub fn verify_scratch(&self) -> PathBuf {
+        self.verify().join("unfinished")
+    }
+
+    /// The trials of the last verification.
+    pub fn verify_plan(&self) -> PathBuf {
+        self.verify().join("plan.json")
+    }
+
+    /// What the last verification found.
+    pub fn verify_json(&self) -> PathBuf {
+        self.verify().join("verify.json")
+    }
+
     /// The page for people.
     pub fn report_html(&self) -> PathBuf {
         self.root.join("report.html")

@@ -7,6 +7,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde_json::Map;
 
+use super::verify::VerifyArgs;
 use crate::config::RawConfig;
 use crate::config::layers::{self, Layer, Origin};
 use crate::gradient::shard_plan::Part;
@@ -123,6 +124,8 @@ pub(super) enum Command {
     Select,
     /// Write report.html and report.json
     Report,
+    /// Train on the subset and on its rivals, and compare them on held-out examples
+    Verify(VerifyArgs),
     /// Say what a run would cost, before it
     Plan,
     /// Show which stages of a run are complete

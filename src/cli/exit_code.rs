@@ -18,6 +18,7 @@ use crate::model::config::{
 use crate::model::weights::{WeightsError, WeightsErrorKind};
 use crate::pipeline::PipelineError;
 use crate::pipeline::lock::LockError;
+use crate::pipeline::verify::VerifyError;
 use crate::pipeline::worker::WorkerError;
 use crate::pool::{InputErrorKind, ModelErrorKind, PoolError, TableErrorKind};
 use crate::report::ReportError;
@@ -93,11 +94,23 @@ impl HasExitCode for PipelineError {
             Self::Report(ReportError::Page(_)) => ExitCode::Bug as u8,
             Self::Damaged { .. } => ExitCode::Damaged as u8,
             Self::OtherModules { .. } | Self::OtherWeight { .. } => ExitCode::BadData as u8,
+            Self::Verify(err) => err.exit_code(),
             Self::Model(err) => err.exit_code(),
             Self::Weights(err) => err.exit_code(),
             Self::Off(_) | Self::Lora(_) => ExitCode::Usage as u8,
             Self::Worker(err) => err.exit_code(),
         }
+    }
+}
+
+impl HasExitCode for VerifyError {
+    fn exit_code(&self) -> u8 {
+        let code = match self {
+            Self::NoSubset(_) => ExitCode::Incomplete,
+            Self::SameName(_) | Self::Name(_) => ExitCode::Usage,
+            Self::Leaked { .. } => ExitCode::BadData,
+        };
+        code as u8
     }
 }
 
@@ -321,6 +334,7 @@ mod torch {
     use crate::gradient::collect::CollectError;
     use crate::model::ModelError;
     use crate::pipeline::torch::TorchError;
+    use crate::verify::train::TrialError;
     use crate::warmup::WarmupError;
 
     impl HasExitCode for TorchError {
@@ -334,6 +348,7 @@ mod torch {
                 Self::Collect(err) => err.exit_code(),
                 Self::Pool(err) => err.exit_code(),
                 Self::Projection(_) => ExitCode::Usage as u8,
+                Self::Trial(err) => err.exit_code(),
                 Self::Run(err) => err.exit_code(),
                 Self::Io(err) => err.exit_code(),
             }
@@ -349,6 +364,18 @@ mod torch {
                 Self::Pool(err) => err.exit_code(),
                 Self::Model(err) => err.exit_code(),
                 Self::Checkpoint(err) => err.exit_code(),
+                Self::Io(err) => err.exit_code(),
+                Self::Interrupted => interrupt::exit_code() as u8,
+            }
+        }
+    }
+
+    impl HasExitCode for TrialError {
+        fn exit_code(&self) -> u8 {
+            match self {
+                Self::Train { source, .. } => source.exit_code(),
+                Self::Assess { source, .. } => source.exit_code(),
+                Self::Pool(err) => err.exit_code(),
                 Self::Io(err) => err.exit_code(),
                 Self::Interrupted => interrupt::exit_code() as u8,
             }

@@ -16,6 +16,7 @@ mod plan;
 mod progress;
 mod settings;
 mod status;
+mod verify;
 #[cfg(feature = "torch")]
 pub mod worker;
 
@@ -135,6 +136,10 @@ fn answer(cli: &Cli) -> Result<Answer, CliError> {
         Some(Command::Merge { checkpoint, out }) => {
             merge::merge(&context.config.model, checkpoint, out)
         }
+        Some(Command::Verify(args)) => {
+            context.own_the_cores();
+            verify::verify(&context, args)
+        }
         Some(Command::Inspect { .. } | Command::Fsck { .. } | Command::Gc { .. }) => {
             unreachable!("answered above")
         }
@@ -178,7 +183,8 @@ fn stage_of(command: &Command) -> Option<Stage> {
         | Command::Gc { .. }
         | Command::Config
         | Command::Doctor { .. }
-        | Command::Merge { .. } => None,
+        | Command::Merge { .. }
+        | Command::Verify(_) => None,
     }
 }
 
@@ -210,5 +216,14 @@ fn print(cli: &Cli, answer: &Answer) -> std::process::ExitCode {
             exit::failure(&CliError::Io(err), cli.place.json)
         }
         _ => (answer.exit_code as u8).into(),
+    }
+}
+
+/// A length of time, about as precise as an estimate is.
+fn duration(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
     }
 }

@@ -7,7 +7,7 @@ use serde_json::{Map, json};
 
 use super::doctor::ask;
 use super::exit::CliError;
-use super::{Answer, Context};
+use super::{Answer, Context, duration};
 use crate::cascade::kept::n_kept;
 use crate::checkpoint::checkpoints_in;
 use crate::config::Config;
@@ -165,12 +165,4 @@ fn side(side: &SourceSummary) -> String {
         }
     }
     words
-}
-
-fn duration(seconds: f64) -> String {
-    match seconds {
-        s if s < 90.0 => format!("{s:.0} s"),
-        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
-        s => format!("{:.1} h", s / 3600.0),
-    }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::exit::say;
-use super::interrupt;
+use super::{duration, interrupt};
 use crate::progress::{Event, Observer};
 use crate::stage::Stage;
 
@@ -72,6 +72,17 @@ impl State {
                      {learning_rate:.2e}, gradient norm {gradient_norm:.3}",
                     Stage::Warmup
                 ));
+            }
+            Event::TrialsPlanned { n_trials, n_done, n_tokens, seconds } => {
+                let time = seconds.map_or_else(String::new, |s| format!(", about {}", duration(s)));
+                self.line(&format!(
+                    "verify     {n_trials} trials, {n_done} of them done; {n_tokens} tokens to train on{time}"
+                ));
+                self.open_bar("verify");
+            }
+            Event::Trial { contender, number, n_trials, step, n_steps } => {
+                let what = format!("{contender}, trial {number}/{n_trials}");
+                self.progress("verify", &what, step, n_steps, "steps");
             }
             Event::StageFinished { stage, seconds, summary } => {
                 self.bar.finish_and_clear();

@@ -68,6 +68,15 @@ enum Task {
         #[arg(long, default_value = "1/1")]
         shard: Part,
     },
+    /// Train and evaluate what a plan says
+    Verify {
+        /// Settings
+        #[arg(long)]
+        config: PathBuf,
+        /// The plan
+        #[arg(long)]
+        plan: PathBuf,
+    },
     /// Measure libtorch on this machine
     Probe {
         /// Settings
@@ -162,6 +171,7 @@ fn answer(task: &Task) -> Result<Value, TaskError> {
         Task::Gradients { config, run, shard } => {
             Ok(torch::gradients(&settings(config)?, &RunDir::new(run), *shard, &Parent)?)
         }
+        Task::Verify { config, plan } => Ok(torch::verify(&settings(config)?, plan, &Parent)?),
         Task::Probe { config } => Ok(json!(probe::probe(&settings(config)?.compute))),
         Task::Speed { config, row_tokens } => {
             Ok(json!(torch::gradient_speed(&settings(config)?, *row_tokens)?))

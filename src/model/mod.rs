@@ -16,11 +16,13 @@
 //! What a model *computes* needs the `torch` feature: `decoder` is the forward
 //! pass, `attention` its positions, `activation` its MLP's, `lora` its adapters,
 //! `batch` what goes in, `load` where weights come from, `cuda` how its library is
-//! found, `LoraDecoder` all of it on a device.
+//! found, `LoraDecoder` all of it on a device, `assess` what it makes of examples.
 
 #[cfg(feature = "torch")]
 mod activation;
 pub mod architecture;
+#[cfg(feature = "torch")]
+mod assess;
 #[cfg(feature = "torch")]
 pub(crate) mod attention;
 pub mod base_weights;
@@ -54,6 +56,8 @@ pub mod rope;
 pub mod shards;
 pub mod weights;
 
+#[cfg(feature = "torch")]
+pub use assess::Assessment;
 pub use config::DecoderConfig;
 #[cfg(feature = "torch")]
 pub use lora_decoder::{LoraDecoder, ModelError};

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use super::verify::VerifyError;
 use super::{lock, worker};
 use crate::influence::InfluenceError;
 use crate::model::base_weights::BaseWeightError;
@@ -53,6 +54,9 @@ pub enum PipelineError {
         /// The stage.
         stage: Stage,
     },
+    /// What to verify makes no sense.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
     /// A file could not be read or written.
     #[error(transparent)]
     Io(#[from] io::Error),

@@ -301,6 +301,20 @@ fn template_name(source: &TemplateSource) -> String {
     }
 }
 
+/// Checksums of the model's configuration and weights.
+///
+/// # Errors
+///
+/// If one cannot be read.
+pub fn model_files(
+    config: &Config,
+    checksums: &mut Checksums,
+) -> Result<BTreeMap<String, String>, PipelineError> {
+    let mut files = BTreeMap::new();
+    add_weights(config, checksums, &mut files)?;
+    Ok(files)
+}
+
 /// Adds the model's configuration and the files that its weights are read from.
 fn add_weights(
     config: &Config,

@@ -15,6 +15,7 @@ pub mod state;
 mod stores;
 #[cfg(feature = "torch")]
 pub mod torch;
+pub mod verify;
 mod waiting;
 pub mod worker;
 mod workers;

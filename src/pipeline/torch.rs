@@ -1,5 +1,6 @@
 //! What the worker process does with a run: the stages that need the model.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ use crate::run_dir::RunDir;
 use crate::stage::Stage;
 use crate::store::Split;
 use crate::store::shard_list::{ListedShard, ShardList};
+use crate::verify::Plan;
+use crate::verify::train::{TrialError, run_trials};
 use crate::warmup::{self, Output, WarmupError};
 
 /// Why a stage that needs the model failed.
@@ -61,6 +64,9 @@ pub enum TorchError {
     /// The projection does not exist.
     #[error("the gradients cannot be projected")]
     Projection(#[from] ProjectionError),
+    /// A trial of a verification failed.
+    #[error("the verification failed")]
+    Trial(#[from] Box<TrialError>),
     /// The run is not as it should be.
     #[error(transparent)]
     Run(#[from] PipelineError),
@@ -134,6 +140,18 @@ pub fn gradients(
         collector.collect(checkpoint, &gradient, &progress)?;
     }
     // What there is now stands in the stores.
+    Ok(Value::Null)
+}
+
+/// Does the trials of the plan in `file` that are not done yet.
+///
+/// # Errors
+///
+/// See [`TorchError`].
+pub fn verify(config: &Config, file: &Path, observer: &dyn Observer) -> Result<Value, TorchError> {
+    let plan: Plan = serde_json::from_slice(&fs_err::read(file)?).map_err(std::io::Error::from)?;
+    let mut model = load(config, &config.lora)?;
+    run_trials(&mut model, &plan, &config.warmup, observer).map_err(Box::new)?;
     Ok(Value::Null)
 }
 

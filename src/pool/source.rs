@@ -180,6 +180,13 @@ fn parse_name(name: &str) -> Option<(&str, Format, Packing)> {
     (!stem.is_empty()).then_some((stem, format, packing))
 }
 
+/// What tells of the rows beside it in a dataset's folder, such as a subset's.
+const DESCRIPTIONS: [&str; 3] = ["dataset_info.json", "dataset_infos.json", "less-select.json"];
+
+fn is_of_rows(name: &str) -> bool {
+    parse_name(name).is_some() && !DESCRIPTIONS.contains(&name)
+}
+
 /// The files of rows below `dir`, sorted by path.
 fn folder(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
@@ -193,7 +200,7 @@ fn folder(dir: &Path) -> io::Result<Vec<PathBuf>> {
         // Follows links, as naming the file directly would.
         if fs::metadata(entry.path())?.is_dir() {
             files.append(&mut folder(&entry.path())?);
-        } else if parse_name(&name).is_some() {
+        } else if is_of_rows(&name) {
             files.push(entry.path());
         }
     }
@@ -216,8 +223,7 @@ fn matches(pattern: &str) -> Result<Vec<PathBuf>, InputErrorKind> {
     for path in paths {
         if path.is_dir() {
             files.append(&mut folder(&path).map_err(InputErrorKind::Read)?);
-        } else if path.file_name().is_some_and(|name| parse_name(&name.to_string_lossy()).is_some())
-        {
+        } else if path.file_name().is_some_and(|name| is_of_rows(&name.to_string_lossy())) {
             files.push(path);
         }
     }
@@ -243,7 +249,8 @@ mod tests {
     #[test]
     fn a_folder_gives_its_files_of_rows_sorted() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["b.jsonl", "a/z.parquet", "a/c.json.gz", "README.md", ".hidden.jsonl"] {
+        let others = ["README.md", ".hidden.jsonl", "dataset_info.json"];
+        for name in ["b.jsonl", "a/z.parquet", "a/c.json.gz"].into_iter().chain(others) {
             let path = dir.path().join(name);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, "").unwrap();

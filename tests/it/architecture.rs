@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// The code map, top to bottom: a module may use those below it.
-const CODE_MAP: [&str; 26] = [
+const CODE_MAP: &[&str] = &[
     "cli",
     "pipeline",
     "hub",
@@ -12,6 +12,7 @@ const CODE_MAP: [&str; 26] = [
     "selection",
     "influence",
     "merge",
+    "verify",
     "warmup",
     "cascade",
     "gradient",

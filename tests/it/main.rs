@@ -63,4 +63,6 @@ mod toy;
 // What other programs train.
 mod trainers;
 #[cfg(feature = "torch")]
+mod verify;
+#[cfg(feature = "torch")]
 mod whole_run;

@@ -1,0 +1,107 @@
+//! `less-select verify`: what to train on and to evaluate with.
+
+use std::path::Path;
+
+use clap::Args;
+use serde_json::json;
+
+use super::exit::CliError;
+use super::{Answer, Context};
+use crate::pipeline::verify::{REFERENCE, Rival, TrainingLength, Verification};
+use crate::pool::Source;
+use crate::run_dir::RunDir;
+use crate::verify::text;
+
+/// What is verified, and how.
+#[derive(Clone, Debug, Args)]
+pub(super) struct VerifyArgs {
+    /// Other rows to train on: files, a folder, or another run, whose newest subset it
+    /// then is
+    #[arg(value_name = "[NAME=]PATH")]
+    others: Vec<String>,
+
+    /// Held-out examples in the shapes of a target; repeatable
+    #[arg(long, value_name = "[NAME=]PATH", required = true)]
+    eval: Vec<String>,
+
+    /// Rivals: random (rows of the pool, drawn anew by each seed), full (all of it),
+    /// base (the model as it comes)
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "random,base")]
+    against: Vec<Baseline>,
+
+    /// Trainings of each contender
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    seeds: u32,
+
+    /// Passes over the run's subset; everybody trains on as many tokens
+    #[arg(long, value_name = "N", default_value_t = 4.0)]
+    passes: f64,
+
+    /// So many passes of each over its own rows instead
+    #[arg(long, conflicts_with = "tokens")]
+    equal_passes: bool,
+
+    /// So many tokens instead
+    #[arg(long, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+    tokens: Option<u64>,
+
+    /// Peak learning rate of these trainings
+    #[arg(long, value_name = "RATE", default_value_t = 2e-4)]
+    training_rate: f64,
+
+    /// Most examples of each evaluation
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    eval_rows: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Baseline {
+    Random,
+    Full,
+    Base,
+}
+
+/// Trains on the run's subset and its rivals, and tells how they did.
+pub(super) fn verify(context: &Context<'_>, args: &VerifyArgs) -> Result<Answer, CliError> {
+    let parse = |text: &String| text.parse::<Source>().unwrap_or_else(|never| match never {});
+    let baselines = args.against.iter().map(|baseline| match baseline {
+        Baseline::Random => (REFERENCE.to_owned(), Rival::Random),
+        Baseline::Full => ("full".to_owned(), Rival::Full),
+        Baseline::Base => ("base".to_owned(), Rival::Base),
+    });
+    let mut rivals: Vec<(String, Rival)> = baselines.collect();
+    for text in &args.others {
+        rivals.push(other(parse(text))?);
+    }
+    let wanted = Verification {
+        rivals,
+        eval: args.eval.iter().map(parse).collect(),
+        n_eval_rows: args.eval_rows,
+        n_seeds: args.seeds,
+        training: match args.tokens {
+            Some(n) => TrainingLength::Tokens(n),
+            None if args.equal_passes => TrainingLength::Passes(args.passes),
+            None => TrainingLength::LikePasses(args.passes),
+        },
+        learning_rate: args.training_rate,
+    };
+    let found = context.pipeline().verify(&wanted)?;
+    Ok(Answer::done(text(&found), json!(found)))
+}
+
+/// A contender named by a path: itself, or the newest subset of a run.
+fn other(source: Source) -> Result<(String, Rival), CliError> {
+    let path = Path::new(&source.path);
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let name = source.name.clone().unwrap_or_else(|| stem.into_owned());
+    let run = RunDir::new(path);
+    let path = if run.manifest().is_file() {
+        run.latest_subset()?.display().to_string()
+    } else {
+        source.path
+    };
+    // Named, so that all files of a folder are one source.
+    Ok((name.clone(), Rival::Rows(Source { name: Some(name), path })))
+}

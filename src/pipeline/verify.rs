@@ -1,0 +1,356 @@
+//! Trains on a run's subset and on its rivals, and compares them.
+//!
+//! ```text
+//! verify/data/NAME/     a contender's rows and the evaluation's, as ingest writes them
+//! verify/trials/        an outcome a trial, named by all that decides it
+//! verify/verify.json    what the last verification found
+//! ```
+//!
+//! A trial's file is there or not, so a verification that was stopped goes on with the
+//! next trial, and one with another contender costs that contender.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::checksums::Checksums;
+use super::fingerprint::model_files;
+use super::manifest::Manifest;
+use super::{PipelineError, Run, worker};
+use crate::pool::table::{ExampleTable, TableRow};
+use crate::pool::{ExampleId, IngestSettings, POOL_TABLE, Source, TARGET_TABLE, ingest};
+use crate::progress::Event;
+use crate::seed::Seed;
+use crate::stage::Stage;
+use crate::store::Split;
+use crate::verify::comparison::{Comparison, compare};
+use crate::verify::{Outcome, Plan, TrainingRows, Trial};
+use crate::warmup::rows::choose;
+
+/// Who is tried.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rival {
+    /// The model as it comes.
+    Base,
+    /// The whole pool.
+    Full,
+    /// As many rows of the pool as the subset has, drawn anew for every seed.
+    Random,
+    /// Rows of a file or folder.
+    Rows(Source),
+}
+
+/// What to verify.
+#[derive(Clone, Debug)]
+pub struct Verification {
+    /// Contenders beside the run's newest subset, by name.
+    pub rivals: Vec<(String, Rival)>,
+    /// Held-out examples.
+    pub eval: Vec<Source>,
+    /// Most examples of each evaluation, the first in order of id.
+    pub n_eval_rows: usize,
+    /// Trials of a contender.
+    pub n_seeds: u32,
+    /// How long all train.
+    pub training: TrainingLength,
+    /// Peak learning rate.
+    pub learning_rate: f64,
+}
+
+/// How long contenders train.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum TrainingLength {
+    /// All on as many tokens as so many passes over the run's subset have.
+    LikePasses(f64),
+    /// All on so many tokens.
+    Tokens(u64),
+    /// Each so many passes over its own rows.
+    Passes(f64),
+}
+
+/// The contender that the run's newest subset is.
+pub const SUBSET: &str = "subset";
+/// The contender that the others are compared with.
+pub const REFERENCE: &str = "random";
+
+/// The settings of a verification are of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// Nothing was selected yet.
+    #[error("`{}` has no subset: run `less-select` first", .0.display())]
+    NoSubset(PathBuf),
+    /// Two contenders have one name.
+    #[error("two contenders are called `{0}`; name one of them: NAME=PATH")]
+    SameName(String),
+    /// A name would be no file name.
+    #[error("`{0}` is no name for a contender: letters, digits, `-`, `_` and `.`")]
+    Name(String),
+    /// What is evaluated on was trained on.
+    #[error(
+        "{n} of the evaluation's examples are rows of `{contender}`: hold them out of the pool"
+    )]
+    Leaked {
+        /// Who trains on them.
+        contender: String,
+        /// How many.
+        n: usize,
+    },
+}
+
+impl Run<'_> {
+    /// Does the trials that `wanted` needs and that are not done, and compares all.
+    ///
+    /// # Errors
+    ///
+    /// If the run has no subset, a contender or an evaluation cannot be read, or a
+    /// trial fails; the trials before it are kept.
+    pub fn verify(&self, wanted: &Verification) -> Result<Vec<Comparison>, PipelineError> {
+        let mut found = Vec::new();
+        self.under_lock(|run, checksums| {
+            found = run.verified(wanted, checksums)?;
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    fn verified(
+        &self,
+        wanted: &Verification,
+        checksums: &mut Checksums,
+    ) -> Result<Vec<Comparison>, PipelineError> {
+        let contenders = self.contenders(wanted)?;
+        let eval = self.dir.verify_data(SUBSET).join(TARGET_TABLE);
+        let eval_rows = eval_rows(ExampleTable::open(&eval)?.rows(), wanted.n_eval_rows);
+        check_held_out(&contenders, &eval)?;
+        let subset = &contenders[0];
+        let made_from = self.made_from(wanted, &eval, &eval_rows, checksums)?;
+        let mut trials = Vec::new();
+        for contender in &contenders {
+            let n_seeds = if contender.rival == Rival::Base { 1 } else { wanted.n_seeds };
+            for number in 0..n_seeds {
+                let seed = seed(self.config.seed, number);
+                let (name, trial) = contender.trial(subset, wanted.training, seed, &made_from);
+                trials.push(Trial { outcome: self.dir.verify_trial(&name), ..trial });
+            }
+        }
+        let plan = Plan {
+            trials,
+            eval,
+            eval_rows,
+            learning_rate: wanted.learning_rate,
+            scratch: self.dir.verify_scratch(),
+        };
+        self.do_trials(&plan)?;
+        let outcomes = plan.trials.iter().map(|trial| Outcome::read(&trial.outcome));
+        let outcomes: Vec<Outcome> =
+            outcomes.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+        let found = compare(&outcomes, REFERENCE);
+        crate::fs::write_json(&self.dir.verify_json(), &found)?;
+        Ok(found)
+    }
+
+    /// The run's subset first.
+    fn contenders(&self, wanted: &Verification) -> Result<Vec<Contender>, PipelineError> {
+        let subset = self.dir.latest_subset().map_err(|err| match err.kind() {
+            std::io::ErrorKind::NotFound => {
+                VerifyError::NoSubset(self.dir.root().to_owned()).into()
+            }
+            _ => PipelineError::Io(err),
+        })?;
+        let subset = Source { name: None, path: subset.display().to_string() };
+        let own = (SUBSET.to_owned(), Rival::Rows(subset));
+        let mut contenders: Vec<Contender> = Vec::new();
+        for (name, rival) in std::iter::once(&own).chain(&wanted.rivals) {
+            check_name(name)?;
+            if contenders.iter().any(|other| other.name == *name) {
+                return Err(VerifyError::SameName(name.clone()).into());
+            }
+            let table = match rival {
+                Rival::Rows(source) => self.ingest_contender(name, source, &wanted.eval)?,
+                Rival::Base | Rival::Full | Rival::Random => self.dir.table(Split::Pool),
+            };
+            let heads = ExampleTable::open(&table)?.rows().to_vec();
+            contenders.push(Contender { name: name.clone(), rival: rival.clone(), table, heads });
+        }
+        Ok(contenders)
+    }
+
+    /// The table of a contender's rows; the evaluation's stands beside it.
+    fn ingest_contender(
+        &self,
+        name: &str,
+        source: &Source,
+        eval: &[Source],
+    ) -> Result<PathBuf, PipelineError> {
+        let dir = self.dir.verify_data(name);
+        let pool = vec![source.clone()];
+        let settings = IngestSettings { pool, target: eval.to_vec(), ..self.config.ingest.clone() };
+        ingest(&settings, &self.config.model, &dir, self.observer)?;
+        Ok(dir.join(POOL_TABLE))
+    }
+
+    /// All that decides outcomes but for what a trial trains on.
+    fn made_from(
+        &self,
+        wanted: &Verification,
+        eval: &Path,
+        eval_rows: &[usize],
+        checksums: &mut Checksums,
+    ) -> Result<serde_json::Value, PipelineError> {
+        let config = self.config;
+        Ok(json!({
+            "format": 1,
+            "model": model_files(config, checksums)?,
+            "random-weights": config.random_weights,
+            "dtype": config.compute.precision(),
+            "lora": config.lora,
+            "batch-size": config.warmup.batch_size,
+            "schedule": config.warmup.schedule,
+            "warmup-ratio": config.warmup.warmup_ratio,
+            "weight-decay": config.warmup.weight_decay,
+            "max-grad-norm": config.warmup.max_grad_norm,
+            "learning-rate": wanted.learning_rate,
+            "eval": crate::fs::checksum(eval)?,
+            "eval-rows": eval_rows,
+        }))
+    }
+
+    fn do_trials(&self, plan: &Plan) -> Result<(), PipelineError> {
+        let missing: Vec<&Trial> =
+            plan.trials.iter().filter(|trial| !trial.outcome.exists()).collect();
+        let n_tokens = missing.iter().map(|trial| trial.n_tokens).sum();
+        self.observer.notify(Event::TrialsPlanned {
+            n_trials: plan.trials.len() as u64,
+            n_done: (plan.trials.len() - missing.len()) as u64,
+            n_tokens,
+            seconds: self.estimate(n_tokens)?,
+        });
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let path = self.dir.verify_plan();
+        crate::fs::write_json(&path, plan)?;
+        let path = path.display().to_string();
+        worker::run_again_if_it_dies(self.config, &["verify", "--plan", &path], self.observer)?;
+        Ok(())
+    }
+
+    /// About how many seconds it takes to train on so many tokens, by what the
+    /// gradients took; `None` without any.
+    fn estimate(&self, tokens: u64) -> Result<Option<f64>, PipelineError> {
+        let manifest = Manifest::read(self.dir)?;
+        let Some(record) = manifest.stages.get(&Stage::Gradients) else { return Ok(None) };
+        let rows =
+            [Split::Pool, Split::Target].map(|split| ExampleTable::open(&self.dir.table(split)));
+        let mut n_once = 0;
+        for table in rows {
+            n_once += n_tokens(table?.rows());
+        }
+        let n_taken = n_once * self.checkpoints()?.len() as u64;
+        let is_new = record.seconds > 1.0 && n_taken > 0;
+        Ok(is_new.then(|| record.seconds * tokens as f64 / n_taken as f64))
+    }
+}
+
+/// A contender with the rows it may train on.
+struct Contender {
+    name: String,
+    rival: Rival,
+    table: PathBuf,
+    heads: Vec<TableRow>,
+}
+
+impl Contender {
+    /// A trial without the place of its outcome, and the name of all that decides it.
+    fn trial(
+        &self,
+        subset: &Self,
+        training: TrainingLength,
+        seed: Seed,
+        made_from: &serde_json::Value,
+    ) -> (String, Trial) {
+        let rows = self.rows(subset.heads.len(), seed);
+        let trained: Vec<&TableRow> = match &rows {
+            None => Vec::new(),
+            Some(TrainingRows { ids: None, .. }) => self.heads.iter().collect(),
+            Some(TrainingRows { ids: Some(ids), .. }) => {
+                self.heads.iter().filter(|row| ids.binary_search(&row.id).is_ok()).collect()
+            }
+        };
+        let n_tokens = match training {
+            // The same base model, whatever the others do.
+            _ if rows.is_none() => 0,
+            TrainingLength::Tokens(n) => n,
+            TrainingLength::LikePasses(passes) => times(n_tokens(&subset.heads), passes),
+            TrainingLength::Passes(passes) => times(n_tokens(trained.iter().copied()), passes),
+        };
+        let ids: Vec<ExampleId> = trained.iter().map(|row| row.id).collect();
+        let text = json!([made_from, seed, n_tokens, ids]).to_string();
+        let name = blake3::hash(text.as_bytes()).to_hex()[..32].to_owned();
+        let outcome = PathBuf::new();
+        (name, Trial { contender: self.name.clone(), rows, seed, n_tokens, outcome })
+    }
+
+    /// What a trial trains on.
+    fn rows(&self, n_random: usize, seed: Seed) -> Option<TrainingRows> {
+        let ids = match self.rival {
+            Rival::Base => return None,
+            Rival::Full | Rival::Rows(_) => None,
+            Rival::Random => {
+                let ids: Vec<ExampleId> = self.heads.iter().map(|row| row.id).collect();
+                Some(choose(&ids, n_random, seed).into_iter().map(|at| ids[at]).collect())
+            }
+        };
+        Some(TrainingRows { table: self.table.clone(), ids })
+    }
+}
+
+fn check_name(name: &str) -> Result<(), VerifyError> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    let is_fine =
+        name.chars().all(is_name) && name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    if is_fine { Ok(()) } else { Err(VerifyError::Name(name.to_owned())) }
+}
+
+/// Refuses contenders that train on what they are evaluated on.
+fn check_held_out(contenders: &[Contender], eval: &Path) -> Result<(), PipelineError> {
+    let eval: HashSet<ExampleId> =
+        ExampleTable::open(eval)?.rows().iter().map(|row| row.id).collect();
+    for contender in contenders {
+        let n = contender.heads.iter().filter(|row| eval.contains(&row.id)).count();
+        if n > 0 {
+            return Err(VerifyError::Leaked { contender: contender.name.clone(), n }.into());
+        }
+    }
+    Ok(())
+}
+
+/// Positions of the first rows of every source, ascending.
+fn eval_rows(heads: &[TableRow], most: usize) -> Vec<usize> {
+    let mut n_taken: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut rows = Vec::new();
+    for (at, row) in heads.iter().enumerate() {
+        let n = n_taken.entry(&row.source).or_default();
+        *n += 1;
+        if *n <= most {
+            rows.push(at);
+        }
+    }
+    rows
+}
+
+fn n_tokens<'a>(heads: impl IntoIterator<Item = &'a TableRow>) -> u64 {
+    heads.into_iter().map(|row| u64::from(row.n_tokens)).sum()
+}
+
+#[expect(clippy::cast_sign_loss, reason = "passes are positive")]
+fn times(n_tokens: u64, passes: f64) -> u64 {
+    (n_tokens as f64 * passes).round().max(1.0) as u64
+}
+
+/// The seed of a contender's trial number `number`: the same for all contenders.
+fn seed(root: Seed, number: u32) -> Seed {
+    let [a, b, c, d, e, f, g, h, ..] = root.key(&["verify", "trial", &number.to_string()]);
+    Seed(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
+}

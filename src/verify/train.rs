@@ -1,0 +1,184 @@
+//! A trial: training and evaluation.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use fs_err as fs;
+
+use super::repeated::Repeated;
+use super::{EvalRow, Outcome, Plan, Trial};
+use crate::gradient::shard_plan::plan_batches;
+use crate::model::{Assessment, LoraDecoder, ModelError};
+use crate::pool::table::{ExampleTable, TableRow};
+use crate::pool::{Example, PoolError};
+use crate::progress::{Event, Observer};
+use crate::warmup::{self, Output, WarmupError, WarmupSettings};
+
+/// What a training that is stopped has to do again at most.
+const BETWEEN_SNAPSHOTS: Duration = Duration::from_mins(1);
+
+/// Why a trial failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TrialError {
+    /// It could not be trained.
+    #[error("failed to train on `{contender}`")]
+    Train {
+        /// Who was tried.
+        contender: String,
+        /// Why.
+        source: Box<WarmupError>,
+    },
+    /// The model failed on evaluation examples.
+    #[error("failed to evaluate `{contender}`")]
+    Assess {
+        /// Who was tried.
+        contender: String,
+        /// Why.
+        source: ModelError,
+    },
+    /// A table could not be read.
+    #[error(transparent)]
+    Pool(#[from] PoolError),
+    /// An outcome could not be written.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+    /// The user asked to stop. Trials that are done stay.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Does every trial of `plan` that has no outcome yet; the other settings of the
+/// training are `settings`'s.
+///
+/// # Errors
+///
+/// The first trial that fails; those before it are kept.
+pub fn run_trials(
+    model: &mut LoraDecoder,
+    plan: &Plan,
+    settings: &WarmupSettings,
+    observer: &dyn Observer,
+) -> Result<(), TrialError> {
+    let eval = ExampleTable::open(&plan.eval)?;
+    let examples = eval.examples_at(&plan.eval_rows)?;
+    let heads: Vec<_> = plan.eval_rows.iter().map(|at| &eval.rows()[*at]).collect();
+    let settings = WarmupSettings {
+        share: 1.0,
+        min_rows: 1,
+        // What is repeated stands in the rows.
+        epochs: 1,
+        learning_rate: plan.learning_rate,
+        ..settings.clone()
+    };
+    for (number, trial) in (1..).zip(&plan.trials) {
+        if trial.outcome.exists() {
+            continue;
+        }
+        let observer = &TrialProgress { observer, trial, number, n_trials: plan.trials.len() };
+        let start = Instant::now();
+        let (n_rows, n_tokens) = train(model, trial, &settings, &plan.scratch, observer)?;
+        let fail = |source| TrialError::Assess { contender: trial.contender.clone(), source };
+        let found = assess(model, &examples, observer, &fail)?;
+        let row = |(assessed, head): (Assessment, &&TableRow)| EvalRow {
+            source: head.source.clone(),
+            subtask: head.subtask.clone(),
+            loss: assessed.loss,
+            is_exact: assessed.is_exact,
+        };
+        let outcome = Outcome {
+            contender: trial.contender.clone(),
+            n_rows,
+            n_tokens,
+            seconds: start.elapsed().as_secs_f64(),
+            eval: found.into_iter().zip(&heads).map(row).collect(),
+        };
+        crate::fs::write_json(&trial.outcome, &outcome)?;
+    }
+    Ok(())
+}
+
+/// Trains the trial's adapter and leaves it on the model; returns its distinct rows
+/// and its tokens.
+fn train(
+    model: &mut LoraDecoder,
+    trial: &Trial,
+    settings: &WarmupSettings,
+    scratch: &Path,
+    observer: &dyn Observer,
+) -> Result<(usize, u64), TrialError> {
+    let Some(rows) = &trial.rows else {
+        model.set_adapter(&vec![0.0; model.layout().grad_dim()]);
+        return Ok((0, 0));
+    };
+    let table = ExampleTable::open(&rows.table)?;
+    let heads = table.rows().iter().enumerate();
+    let positions: Vec<usize> = match &rows.ids {
+        None => (0..table.rows().len()).collect(),
+        Some(ids) => heads
+            .filter(|(_, row)| ids.binary_search(&row.id).is_ok())
+            .map(|(position, _)| position)
+            .collect(),
+    };
+    let repeated = Repeated::new(&table, &positions, trial.n_tokens, trial.seed);
+    let made_from = trial.outcome.file_stem().unwrap_or_default().to_string_lossy();
+    let dir = scratch.join(&*made_from);
+    let output = Output { dir: &dir, made_from: &made_from, interval: BETWEEN_SNAPSHOTS };
+    warmup::train(model, &repeated, settings, trial.seed, output, observer).map_err(|source| {
+        match source {
+            WarmupError::Interrupted => TrialError::Interrupted,
+            source => {
+                let contender = trial.contender.clone();
+                TrialError::Train { contender, source: Box::new(source) }
+            }
+        }
+    })?;
+    fs::remove_dir_all(&dir)?;
+    Ok((positions.len(), repeated.n_tokens()))
+}
+
+/// Assesses `examples` in batches of like lengths; in their order.
+fn assess(
+    model: &LoraDecoder,
+    examples: &[Example],
+    observer: &dyn Observer,
+    fail: &dyn Fn(ModelError) -> TrialError,
+) -> Result<Vec<Assessment>, TrialError> {
+    let lengths: Vec<u32> = examples.iter().map(|row| row.token_ids.len() as u32).collect();
+    let mut found = vec![None; examples.len()];
+    for positions in plan_batches(&lengths, model.batch_tokens) {
+        if observer.is_interrupted() {
+            return Err(TrialError::Interrupted);
+        }
+        let batch: Vec<&Example> = positions.iter().map(|at| &examples[*at]).collect();
+        for (at, assessed) in positions.iter().zip(model.assess(&batch).map_err(fail)?) {
+            found[*at] = Some(assessed);
+        }
+    }
+    Ok(found.into_iter().map(|assessed| assessed.expect("every row is in a batch")).collect())
+}
+
+/// A training's steps as a part of all trials.
+struct TrialProgress<'a> {
+    observer: &'a dyn Observer,
+    trial: &'a Trial,
+    /// From 1.
+    number: u64,
+    n_trials: usize,
+}
+
+impl Observer for TrialProgress<'_> {
+    fn notify(&self, event: Event) {
+        let Event::Progress { done, total, .. } = event else { return };
+        self.observer.notify(Event::Trial {
+            contender: self.trial.contender.clone(),
+            number: self.number,
+            n_trials: self.n_trials as u64,
+            step: done,
+            n_steps: total,
+        });
+    }
+
+    fn is_interrupted(&self) -> bool {
+        self.observer.is_interrupted()
+    }
+}

@@ -1,0 +1,96 @@
+//! Training on a subset and on its rivals.
+
+use serde_json::Value;
+
+use crate::support::{TestRun, message_row, pool_row};
+
+/// Held-out sums.
+fn with_eval(run: TestRun) -> TestRun {
+    let row = |n: usize| {
+        let (a, b) = (n * 3 + 60, n + 51);
+        message_row("", &format!("What is {a} + {b}?"), &format!("{a} + {b} = {}.", a + b))
+    };
+    run.write("eval.jsonl", &(0..6).map(|n| row(n) + "\n").collect::<String>());
+    run
+}
+
+const VERIFY: [&str; 7] =
+    ["verify", "--eval", "sums=eval.jsonl", "--seeds", "2", "--training-rate", "0.05"];
+
+fn trials(run: &TestRun) -> Vec<(std::path::PathBuf, Value)> {
+    let dir = run.run_dir().join("verify/trials");
+    let mut files: Vec<_> =
+        fs_err::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+        .into_iter()
+        .map(|file| {
+            let outcome = serde_json::from_slice(&fs_err::read(&file).unwrap()).unwrap();
+            (file, outcome)
+        })
+        .collect()
+}
+
+#[test]
+fn what_is_trained_on_the_answers_beats_what_is_not() {
+    let run = with_eval(TestRun::new(24));
+    assert_eq!(run.run(&["--budget", "6"]).code, 0);
+    let sums: String = (0..9).map(|n| pool_row(3 * n) + "\n").collect();
+    let stories: String = (0..9).map(|n| pool_row(3 * n + 2) + "\n").collect();
+    run.write("sums.jsonl", &sums);
+    run.write("stories.jsonl", &stories);
+    let args =
+        [&VERIFY[..], &["--json", "--tokens", "4000", "sums.jsonl", "stories.jsonl"]].concat();
+    let said = run.run(&args);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let found: Value = serde_json::from_str(&said.stdout).unwrap();
+    let standings = found[0]["standings"].as_array().unwrap();
+    let names: Vec<_> =
+        standings.iter().map(|standing| standing["contender"].as_str().unwrap()).collect();
+    let place = |name: &str| names.iter().position(|other| *other == name).unwrap();
+    assert!(place("sums") < place("stories"), "{names:?}");
+    assert!(place("sums") < place("base"), "{names:?}");
+    // The same tokens for all, but for less than a row.
+    for standing in standings.iter().filter(|standing| standing["contender"] != "base") {
+        let n_tokens = standing["n-tokens"].as_f64().unwrap();
+        assert!((n_tokens - 4000.0).abs() < 60.0, "{standing}");
+    }
+}
+
+#[test]
+fn trials_are_kept_and_a_lost_one_comes_out_the_same() {
+    let run = with_eval(TestRun::new(24));
+    assert_eq!(run.run(&["--budget", "6"]).code, 0);
+    assert_eq!(run.run(&VERIFY).code, 0);
+    // Two of the subset, two of random, the base model once.
+    let before = trials(&run);
+    assert_eq!(before.len(), 5);
+    fs_err::remove_file(&before[3].0).unwrap();
+    let again = run.run(&VERIFY);
+    assert!(again.stderr.contains("5 trials, 4 of them done"), "{}", again.stderr);
+    let after = trials(&run);
+    for ((path, one), (other_path, other)) in before.iter().zip(&after) {
+        assert_eq!((path, &one["eval"]), (other_path, &other["eval"]));
+    }
+    // Another contender costs its own trials.
+    let more = run.run(&[&VERIFY[..], &["--against", "random,base,full"]].concat());
+    assert!(more.stderr.contains("7 trials, 5 of them done"), "{}", more.stderr);
+}
+
+#[test]
+fn examples_that_were_trained_on_are_refused() {
+    let run = with_eval(TestRun::new(24));
+    assert_eq!(run.run(&["--budget", "6"]).code, 0);
+    fs_err::copy(run.path("pool.jsonl"), run.path("eval.jsonl")).unwrap();
+    let said = run.run(&VERIFY);
+    assert_eq!(said.code, 65);
+    insta::assert_snapshot!(said.stderr, @"error: 6 of the evaluation's examples are rows of `subset`: hold them out of the pool");
+}
+
+#[test]
+fn a_verification_needs_a_subset() {
+    let run = with_eval(TestRun::new(6));
+    let said = run.run(&VERIFY);
+    assert_eq!(said.code, 4);
+    insta::assert_snapshot!(said.stderr, @"error: `run` has no subset: run `less-select` first");
+}
