@@ -6,7 +6,7 @@
 The tokenizers are those of MODEL_FOLDERs, SentencePiece models that come with the Python package
 `mistral-common`, and SentencePiece models trained here: unigram and BPE, with and without bytes for
 what is in no piece, normalization and a blank before the text, under every class of tokenizer that
-less-select converts. OUT_FOLDER gets a folder for each with the files that tell its tokenizer, and
+less-select converts; and byte pairs trained here, in a GGUF file, too (byte_pairs.py). OUT_FOLDER gets a folder for each with the files that tell its tokenizer, and
 `ids.json` beside them; a test of less-select reads it:
 
     LESS_SELECT_TOKENIZERS=OUT_FOLDER cargo test --lib crosscheck_token_ids -- --ignored
@@ -19,6 +19,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import byte_pairs
 import sentencepiece
 from transformers import AutoTokenizer
 
@@ -153,6 +154,14 @@ def main(out, models):
         shutil.copy(model, folder / "tokenizer.model")
         for file, content in {"tokenizer_config.json": config, **files}.items():
             (folder / file).write_text(json.dumps(content), "utf-8")
+        write(folder, texts)
+        n_tokenizers += 1
+    for name, files in byte_pairs.trained(list(corpus())):
+        folder = out / name
+        folder.mkdir()
+        for file, content in files.items():
+            (folder / file).write_text(json.dumps(content), "utf-8")
+        byte_pairs.write_gguf(folder / "model.gguf", name, files["tokenizer.json"])
         write(folder, texts)
         n_tokenizers += 1
     for model in map(Path, models):

@@ -29,6 +29,11 @@ fn crosscheck_token_ids_are_those_of_transformers() {
         if let Ok(expected) = fs::read(folder.join("ids.json")) {
             let expected = serde_json::from_slice(&expected).unwrap();
             differences.extend(compare(&folder, &strings, &expected));
+            // The same tokenizer in one file.
+            let file = folder.join("model.gguf");
+            if file.exists() {
+                differences.extend(compare(&file, &strings, &expected));
+            }
         }
     }
     differences.sort();
@@ -37,7 +42,7 @@ fn crosscheck_token_ids_are_those_of_transformers() {
 
 /// What is not as in transformers: the first string of those that differ.
 fn compare(folder: &Path, strings: &[String], expected: &Expected) -> Option<String> {
-    let name = folder.file_name().unwrap().to_string_lossy();
+    let name = folder.display();
     let config = TokenizerConfig::load(folder).unwrap();
     let Vocabulary { tokenizer, named } = match vocabulary::load(folder, &config) {
         Ok(vocabulary) => vocabulary,
