@@ -185,6 +185,7 @@ impl DecoderConfig {
 mod tests {
     use serde_json::json;
 
+    use super::super::rope::RopeScaling;
     use super::*;
 
     fn small(changes: &Value) -> Result<DecoderConfig, String> {
@@ -208,6 +209,75 @@ mod tests {
         assert!(!config.tied_embeddings && !config.biases.qkv && !config.biases.mlp);
         let config = small(&json!({ "num_key_value_heads": null, "head_dim": 8 })).unwrap();
         assert_eq!((config.n_kv_heads, config.head_dim), (4, 8));
+    }
+
+    /// By `AutoConfig.for_model` of transformers 5.23.0.
+    #[test]
+    fn key_and_value_heads_that_are_not_said_are_as_many_as_the_family_has() {
+        let heads = |model_type: &str, said: &Value| {
+            let mut config = json!({
+                "model_type": model_type, "hidden_size": 512, "intermediate_size": 96,
+                "num_attention_heads": 32, "num_hidden_layers": 2, "vocab_size": 512,
+            });
+            config.as_object_mut().unwrap().extend(said.as_object().unwrap().clone());
+            DecoderConfig::parse(config.as_object().unwrap()).unwrap().n_kv_heads
+        };
+        for (model_type, expected) in [
+            ("llama", 32),
+            ("mistral", 8),
+            ("qwen2", 32),
+            ("qwen3", 32),
+            ("smollm3", 4),
+            ("phi3", 32),
+            ("olmo2", 32),
+            ("gemma", 16),
+            ("gemma2", 4),
+            ("gemma3_text", 4),
+            ("gpt_neox", 32),
+        ] {
+            assert_eq!(heads(model_type, &json!({})), expected, "{model_type}");
+            let null = json!({ "num_key_value_heads": null });
+            assert_eq!(heads(model_type, &null), 32, "{model_type}");
+        }
+    }
+
+    /// As `Phi3Config` of transformers 5.23.0 has it.
+    #[test]
+    fn phi3_has_long_ropes_by_three_names_and_no_other_scaling() {
+        let phi3 = |rope_type: &str, more: &Value| {
+            let factors = [2.0; 8];
+            let rope = json!({
+                "type": rope_type, "factor": 4.0, "short_factor": factors, "long_factor": factors,
+                "original_max_position_embeddings": 64,
+            });
+            let mut config = json!({
+                "model_type": "phi3", "rope_scaling": rope, "max_position_embeddings": 16384,
+            });
+            config.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            small(&config).map(|config| config.ropes[0].scaling.clone())
+        };
+        let length = |scaling: RopeScaling| match scaling {
+            RopeScaling::LongRope { original_length, .. } => original_length,
+            other => panic!("{other:?}"),
+        };
+        for rope_type in ["longrope", "su", "yarn"] {
+            let silent = phi3(rope_type, &json!({})).unwrap();
+            approx::assert_relative_eq!(length(silent), 4096.0);
+            let said = json!({ "original_max_position_embeddings": 128 });
+            approx::assert_relative_eq!(length(phi3(rope_type, &said).unwrap()), 128.0);
+        }
+        let refused = phi3("linear", &json!({})).unwrap_err();
+        assert!(refused.ends_with("(only `rope_type` default and longrope)"), "{refused}");
+    }
+
+    #[test]
+    fn heads_are_turned_in_part_only_where_the_family_does_so() {
+        let part = |model_type: &str| {
+            let config = json!({ "model_type": model_type, "partial_rotary_factor": 0.5 });
+            small(&config).map(|config| config.ropes[0].width)
+        };
+        assert_eq!(part("phi3"), Ok(8));
+        insta::assert_snapshot!(part("llama").unwrap_err(), @"`partial_rotary_factor` = 0.5 is not supported (only 1.0)");
     }
 
     #[test]

@@ -24,7 +24,9 @@ const ROPE: RopeKeys = RopeKeys {
     default_theta: 1e4,
     share: "partial_rotary_factor",
     default_share: 1.0,
+    turns_part: false,
     is_scaled: true,
+    long_rope_of: None,
 };
 
 const LLAMA: Family = Family {
@@ -42,6 +44,8 @@ const LLAMA: Family = Family {
     placement: Placement::Before,
     qk_norm: None,
     activation: Activation::Silu,
+    n_kv_heads: None,
+    mlp_ratio: None,
     head_dim: None,
     ropes: &[ROPE],
     tied_embeddings: false,
@@ -58,6 +62,7 @@ const GEMMA: Family = Family {
     biases: [Bias::Flag("attention_bias", false), Bias::Flag("attention_bias", false), Bias::Never],
     norm: NormKind::RmsAroundOne,
     activation: Activation::GeluTanh,
+    n_kv_heads: Some(16),
     head_dim: Some(256),
     tied_embeddings: true,
     scales_embeddings: true,
@@ -70,6 +75,7 @@ const GEMMA2: Family = Family {
     keys: Keys { activation: "hidden_activation", ..KEYS },
     names: &names::GEMMA2,
     placement: Placement::Around,
+    n_kv_heads: Some(4),
     window: Window::Alternating(2),
     query_scalar: Some(256.0),
     gelu: Activation::Gelu,
@@ -82,12 +88,14 @@ pub(super) static FAMILIES: [Family; 12] = [
     Family {
         model_type: "mistral",
         biases: [Bias::Never; 3],
+        n_kv_heads: Some(8),
         window: Window::Everywhere(Some(4096)),
         ..LLAMA
     },
     Family {
         model_type: "qwen2",
         biases: [Bias::Always, Bias::Never, Bias::Never],
+        n_kv_heads: Some(32),
         window: Window::Later,
         ..LLAMA
     },
@@ -99,12 +107,14 @@ pub(super) static FAMILIES: [Family; 12] = [
             Bias::Never,
         ],
         qk_norm: Some(QkNorm::Head),
+        n_kv_heads: Some(32),
         head_dim: Some(128),
         window: Window::Later,
         ..LLAMA
     },
     Family {
         model_type: "smollm3",
+        n_kv_heads: Some(4),
         ropes: &[RopeKeys { default_theta: 2e6, ..ROPE }],
         tied_embeddings: true,
         window: Window::InNope,
@@ -116,6 +126,7 @@ pub(super) static FAMILIES: [Family; 12] = [
         names: &names::PHI3,
         biases: [Bias::Never; 3],
         norm_eps: 1e-5,
+        ropes: &[RopeKeys { turns_part: true, long_rope_of: Some(4096), ..ROPE }],
         window: Window::Everywhere(None),
         ..LLAMA
     },
@@ -168,6 +179,7 @@ pub(super) static FAMILIES: [Family; 12] = [
             theta: "rotary_emb_base",
             share: "rotary_pct",
             default_share: 0.25,
+            turns_part: true,
             ..ROPE
         }],
         ..LLAMA
@@ -188,6 +200,7 @@ pub(super) static FAMILIES: [Family; 12] = [
         norm: NormKind::Layer,
         norm_eps: 1e-5,
         activation: Activation::GeluTanh,
+        mlp_ratio: Some(4),
         ropes: &[],
         tied_embeddings: true,
         ..LLAMA

@@ -23,6 +23,10 @@ pub(super) struct Family {
     pub(super) placement: Placement,
     pub(super) qk_norm: Option<QkNorm>,
     pub(super) activation: Activation,
+    /// Key and value heads where nothing is said; `None` is as many as query heads.
+    pub(super) n_kv_heads: Option<usize>,
+    /// Width of the MLP over that of the residual stream, where it need not be said.
+    pub(super) mlp_ratio: Option<usize>,
     /// Width of a head; `None` is the residual stream's over the heads.
     pub(super) head_dim: Option<usize>,
     /// None where positions are learned.
@@ -124,7 +128,7 @@ impl Family {
             hidden_size,
             n_layers,
             n_heads,
-            n_kv_heads: fields.count_or(keys.n_kv_heads, n_heads)?,
+            n_kv_heads: self.n_kv_heads(fields, n_heads)?,
             head_dim,
             intermediate_size: self.intermediate_size(fields, hidden_size)?,
             norm: self.norm,
@@ -153,17 +157,21 @@ impl Family {
         fits.then_some(count).ok_or_else(|| fields.invalid(self.keys.n_layers, "at most 4096"))
     }
 
-    /// GPT-2 leaves it out.
+    /// `null` is more than nothing: as many as query heads in every family.
+    fn n_kv_heads(&self, fields: &Fields<'_>, n_heads: usize) -> Result<usize, ConfigErrorKind> {
+        let key = self.keys.n_kv_heads;
+        let default = self.n_kv_heads.filter(|_| !fields.is_null(key));
+        fields.count_or(key, default.unwrap_or(n_heads))
+    }
+
     fn intermediate_size(
         &self,
         fields: &Fields<'_>,
         hidden_size: usize,
     ) -> Result<usize, ConfigErrorKind> {
         let key = self.keys.intermediate_size;
-        if self.has_learned_positions() {
-            return fields.count_or(key, 4 * hidden_size);
-        }
-        fields.count(key)
+        let own = |ratio| fields.count_or(key, ratio * hidden_size);
+        self.mlp_ratio.map_or_else(|| fields.count(key), own)
     }
 
     fn has_learned_positions(&self) -> bool {

@@ -73,11 +73,15 @@ impl Gguf {
         let mut config = Map::new();
         config.insert("model_type".to_owned(), json!(self.model_type()?));
         for (key, name) in SETTINGS {
-            if let Some(number) = self.setting(key).and_then(Value::number) {
+            if let Some(number) = self.number(key) {
                 let is_whole = number.fract() == 0.0 && number.abs() < 9e15;
                 let number = if is_whole { json!(number as i64) } else { json!(number) };
                 config.insert(name.to_owned(), number);
             }
+        }
+        // Where such files say nothing, which has another meaning in some families.
+        if let Some(n_heads) = config.get("num_attention_heads").cloned() {
+            config.entry("num_key_value_heads").or_insert(n_heads);
         }
         // How such files say that there is none.
         if config.get("sliding_window") == Some(&json!(0)) {
@@ -91,6 +95,10 @@ impl Gguf {
         }
         let is_tied = !self.tensors().contains_key("output.weight");
         config.insert("tie_word_embeddings".to_owned(), json!(is_tied));
+        let length = self.setting("rope.scaling.original_context_length");
+        if let Some(length) = length.and_then(Value::count) {
+            config.insert("original_max_position_embeddings".to_owned(), json!(length));
+        }
         if let Some(scaling) = self.rope_scaling() {
             config.insert("rope_scaling".to_owned(), scaling);
         }
@@ -112,11 +120,12 @@ impl Gguf {
 
     /// Which share of a head is turned, of models that turn a part.
     fn rotary_share(&self) -> Option<f64> {
-        let number = |key| self.setting(key).and_then(Value::number);
-        let width = number("rope.dimension_count").filter(|_| self.architecture() == "phi3")?;
-        let n_heads = number("attention.head_count")?;
-        let head_dim = number("attention.key_length")
-            .or_else(|| Some((number("embedding_length")? / n_heads).floor()))?;
+        let width =
+            self.number("rope.dimension_count").filter(|_| self.architecture() == "phi3")?;
+        let n_heads = self.number("attention.head_count")?;
+        let head_dim = self.number("attention.key_length");
+        let head_dim =
+            head_dim.or_else(|| Some((self.number("embedding_length")? / n_heads).floor()))?;
         Some(width / head_dim)
     }
 
@@ -129,6 +138,10 @@ impl Gguf {
         self.value(&format!("{}.{key}", self.architecture()))
     }
 
+    fn number(&self, key: &str) -> Option<f64> {
+        self.setting(key).and_then(Value::number)
+    }
+
     /// Frequencies that are divided by factors, each by its own.
     fn rope_scaling(&self) -> Option<Json> {
         let factors = |name| {
@@ -136,8 +149,6 @@ impl Gguf {
             let is_list = tensor.shape.len() == 1 && tensor.shape[0] <= MAX_HEAD_DIM;
             is_list.then(|| json!(self.unpack(tensor)))
         };
-        let number = |key| self.setting(key).and_then(Value::number);
-        let original = number("rope.scaling.original_context_length");
         if let Some(factors) = factors(ROPE_FACTORS[0]) {
             // Llama 3.1's, worked out: the same for texts of every length.
             return Some(json!({
@@ -148,17 +159,12 @@ impl Gguf {
         if let (Some(short), Some(long)) = (factors(ROPE_FACTORS[1]), factors(ROPE_FACTORS[2])) {
             return Some(json!({
                 "rope_type": "longrope", "short_factor": short, "long_factor": long,
-                "original_max_position_embeddings": original,
-                "attention_factor": number("rope.scaling.attn_factor"),
+                "attention_factor": self.number("rope.scaling.attn_factor"),
             }));
         }
         let kind = self.setting("rope.scaling.type").and_then(Value::text)?;
-        (kind != "none").then(|| {
-            json!({
-                "rope_type": kind, "factor": number("rope.scaling.factor"),
-                "original_max_position_embeddings": original,
-            })
-        })
+        (kind != "none")
+            .then(|| json!({ "rope_type": kind, "factor": self.number("rope.scaling.factor") }))
     }
 
     /// The names of the file's tensors, by the model's own names for them.

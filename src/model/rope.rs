@@ -76,8 +76,13 @@ pub(super) struct RopeKeys {
     /// Which share of a head is turned.
     pub(super) share: &'static str,
     pub(super) default_share: f64,
+    /// Whether the family's models turn a part of a head at all.
+    pub(super) turns_part: bool,
     /// Whether `rope_scaling` is about it.
     pub(super) is_scaled: bool,
+    /// Tokens of the texts of the training where nothing is said, in a family that has
+    /// no other scaling than `LongRoPE`, whatever it is called.
+    pub(super) long_rope_of: Option<usize>,
 }
 
 impl RopeKeys {
@@ -102,6 +107,10 @@ impl RopeKeys {
             Some(share) => share,
             None => fields.positive_or(self.share, self.default_share)?,
         };
+        // The models of other families turn all of it, whatever this says.
+        if !self.turns_part && share < 1.0 {
+            return Err(unsupported(self.share, &share.into(), "1.0"));
+        }
         #[expect(clippy::cast_sign_loss, reason = "both are positive")]
         let width = (head_dim as f64 * share) as usize;
         if share > 1.0 || width == 0 || !width.is_multiple_of(2) {
@@ -109,7 +118,9 @@ impl RopeKeys {
         }
         let old = if self.is_scaled { fields.value("rope_scaling") } else { None };
         let scaling = [("rope_parameters", new), ("rope_scaling", old)].map(|(key, rope)| {
-            let scaling = rope.map(|rope| Scaling { fields, key, rope, theta, width }.read());
+            let scaling = rope.map(|rope| {
+                Scaling { fields, key, rope, theta, width, long_rope_of: self.long_rope_of }.read()
+            });
             scaling.unwrap_or(Ok(RopeScaling::Default))
         });
         let [new, old] = scaling;
@@ -129,6 +140,7 @@ struct Scaling<'a> {
     rope: &'a Value,
     theta: f64,
     width: usize,
+    long_rope_of: Option<usize>,
 }
 
 impl Scaling<'_> {
@@ -136,12 +148,16 @@ impl Scaling<'_> {
         let kind = self.rope.get("rope_type").or_else(|| self.rope.get("type"));
         match kind.and_then(Value::as_str) {
             Some("default") => Ok(RopeScaling::Default),
+            None if self.key == "rope_parameters" => Ok(RopeScaling::Default),
+            // What Phi-3 called it at first; transformers takes both for it.
+            Some("longrope" | "su" | "yarn") if self.long_rope_of.is_some() => self.long_rope(),
+            _ if self.long_rope_of.is_some() => {
+                Err(unsupported(self.key, self.rope, "`rope_type` default and longrope"))
+            }
             Some("linear") => Ok(RopeScaling::Linear { factor: self.number("factor")? }),
             Some("llama3") => self.llama3(),
-            // What Phi-3 called it at first.
-            Some("longrope" | "su") => self.long_rope(),
+            Some("longrope") => self.long_rope(),
             Some("yarn") => self.yarn(),
-            None if self.key == "rope_parameters" => Ok(RopeScaling::Default),
             _ => {
                 let known = "`rope_type` default, linear, llama3, longrope and yarn";
                 Err(unsupported(self.key, self.rope, known))
@@ -214,10 +230,12 @@ impl Scaling<'_> {
     /// Tokens of the texts of the training, wherever they are told.
     fn original_length(&self) -> Result<f64, ConfigErrorKind> {
         const KEY: &str = "original_max_position_embeddings";
-        match (self.fields.value(KEY), self.optional(KEY)?) {
-            (None, Some(own)) => Ok(own),
-            (Some(_), _) => Ok(self.fields.count(KEY)? as f64),
-            (None, None) => Ok(self.fields.count("max_position_embeddings")? as f64),
+        match (self.fields.value(KEY), self.long_rope_of, self.optional(KEY)?) {
+            (Some(_), ..) => Ok(self.fields.count(KEY)? as f64),
+            // Of this family's, transformers does not look at what the rope says.
+            (None, Some(default), _) => Ok(default as f64),
+            (None, None, Some(own)) => Ok(own),
+            (None, None, None) => Ok(self.fields.count("max_position_embeddings")? as f64),
         }
     }
 
