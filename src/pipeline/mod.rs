@@ -134,9 +134,7 @@ impl Run<'_> {
             // What stopped the work may be what keeps this from being written.
             result?;
             Ok(saved?)
-        })?;
-        // A worker that was killed and started again left what it was writing.
-        Ok(crate::fs::remove_unfinished(self.dir.root())?)
+        })
     }
 
     /// Writes down the settings that a stage run alone starts from.

@@ -9,11 +9,12 @@ use super::checksums::Checksums;
 use super::fingerprint::StageInputs;
 use super::manifest::Manifest;
 use super::stores::RunStore;
-use super::{PipelineError, Run, pinned, worker, workers};
+use super::{PipelineError, Run, pinned, workers};
 use crate::cascade::kept::KeptRows;
 use crate::cascade::{Similarities, recall};
 use crate::checkpoint::Checkpoint;
 use crate::config::layers::to_map;
+use crate::fs::remove_unfinished;
 use crate::gradient::collect::ExampleSource;
 use crate::gradient::shard_plan::Part;
 use crate::influence::index::TargetIndex;
@@ -71,9 +72,7 @@ fn warm_up(run: &Run<'_>) -> Result<Output, PipelineError> {
         let summary = format!("{} checkpoints of your own", checkpoints.len());
         return Ok(Output { files: Vec::new(), summary });
     }
-    let dir = run.dir.root().display().to_string();
-    let answer =
-        worker::run_again_if_it_dies(run.config, &["warmup", "--run", &dir], run.observer)?;
+    let answer = run.worker_alone(&["warmup", "--run", &run.dir.root().display().to_string()])?;
     pinned::write_pool_ids(run.dir)?;
     let mut files = vec![run.dir.pool_ids()];
     for checkpoint in run.checkpoints()? {
@@ -83,9 +82,7 @@ fn warm_up(run: &Run<'_>) -> Result<Output, PipelineError> {
 }
 
 fn cascade(run: &Run<'_>) -> Result<Output, PipelineError> {
-    let dir = run.dir.root().display().to_string();
-    let answer =
-        worker::run_again_if_it_dies(run.config, &["cascade", "--run", &dir], run.observer)?;
+    let answer = run.worker_alone(&["cascade", "--run", &run.dir.root().display().to_string()])?;
     Ok(Output { files: with_checksums([run.dir.cascade()])?, summary: said(&answer) })
 }
 
@@ -95,7 +92,9 @@ fn gradients(
     checksums: &mut Checksums,
 ) -> Result<Output, PipelineError> {
     let stores = run.plan_stores(inputs, checksums)?;
-    workers::gradient_shards(run, &stores, Part::WHOLE)?;
+    if workers::gradient_shards(run, &stores, Part::WHOLE)? {
+        remove_unfinished(run.dir.root())?;
+    }
     all_shards(&stores)
 }
 

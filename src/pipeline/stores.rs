@@ -132,7 +132,7 @@ impl Run<'_> {
             })?;
             // Random weights are nobody's.
             if self.config.random_weights.is_none() {
-                base_weights::check_others(&self.config.model, &model, &checkpoint)?;
+                base_weights::check(&self.config.model, &model, &checkpoint)?;
             }
             let gradient = gradient_fingerprint(inputs, &checkpoint, checksums)?;
             for (split, source) in tables.sources(kept.as_ref()) {

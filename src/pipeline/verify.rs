@@ -17,7 +17,7 @@ use serde_json::json;
 use super::checksums::Checksums;
 use super::fingerprint::model_files;
 use super::manifest::Manifest;
-use super::{PipelineError, Run, worker};
+use super::{PipelineError, Run};
 use crate::pool::table::{ExampleTable, TableRow};
 use crate::pool::{ExampleId, IngestSettings, POOL_TABLE, Source, TARGET_TABLE, ingest};
 use crate::progress::Event;
@@ -232,7 +232,7 @@ impl Run<'_> {
         let path = self.dir.verify_plan();
         crate::fs::write_json(&path, plan)?;
         let path = path.display().to_string();
-        worker::run_again_if_it_dies(self.config, &["verify", "--plan", &path], self.observer)?;
+        self.worker_alone(&["verify", "--plan", &path])?;
         Ok(())
     }
 

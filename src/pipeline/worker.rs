@@ -152,27 +152,6 @@ pub fn run(
     })
 }
 
-/// As [`run`], but a worker that dies is started once more: it takes up what it
-/// left.
-///
-/// # Errors
-///
-/// See [`WorkerError`].
-pub fn run_again_if_it_dies(
-    config: &Config,
-    task: &[&str],
-    observer: &dyn Observer,
-) -> Result<serde_json::Value, WorkerError> {
-    match run(config, task, observer) {
-        Err(err @ WorkerError::Died { .. }) => {
-            let message = format!("{err}; it is started again and goes on where it ended");
-            observer.notify(Event::Warning { message });
-            run(config, task, observer)
-        }
-        result => result,
-    }
-}
-
 /// The worker's command, all its streams pipes to this process. What the user
 /// has in the environment wins.
 fn attached(program: &Path, config: &Config) -> Command {

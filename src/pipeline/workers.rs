@@ -1,6 +1,6 @@
-//! Gradients on several devices: a worker process each.
+//! Worker processes: one alone for a stage, or one a device for gradients.
 //!
-//! Every worker computes its part of the shards, with its part of the threads.
+//! With several devices every worker computes its part of the shards, with its part of the threads.
 //! One that dies (killed, out of memory, a fault in libtorch) is told of with
 //! its reason and started again: it goes on where it ended. When it dies a
 //! second time at the same shard, the stage fails and the others stop.
@@ -9,22 +9,44 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use serde_json::Value;
+
 use super::stores::RunStore;
 use super::worker::{self, WorkerError};
 use super::{PipelineError, Run};
 use crate::compute::Device;
 use crate::config::Config;
+use crate::fs::remove_unfinished;
 use crate::gradient::shard_plan::Part;
 use crate::progress::{Event, Observer};
 
-/// Computes what `stores` lack of the shards of `part`.
+impl Run<'_> {
+    /// Has the only worker of the run do a task. One that dies is started once more: it
+    /// takes up what it left.
+    pub(super) fn worker_alone(&self, task: &[&str]) -> Result<Value, PipelineError> {
+        let work = || worker::run(self.config, task, self.observer);
+        match work() {
+            Err(err @ WorkerError::Died { .. }) => {
+                // Nobody else writes to the run.
+                remove_unfinished(self.dir.root())?;
+                let message = format!("{err}; it is started again and goes on where it ended");
+                self.observer.notify(Event::Warning { message });
+                Ok(work()?)
+            }
+            result => Ok(result?),
+        }
+    }
+}
+
+/// Computes what `stores` lack of the shards of `part`. Tells whether a worker died and
+/// left what it was writing.
 pub(super) fn gradient_shards(
     run: &Run<'_>,
     stores: &[RunStore],
     part: Part,
-) -> Result<(), PipelineError> {
+) -> Result<bool, PipelineError> {
     if stores.iter().all(|store| store.n_missing() == 0) {
-        return Ok(());
+        return Ok(false);
     }
     let devices = &run.config.devices;
     let n_workers = NonZeroUsize::new(devices.len()).expect("settings name a device");
@@ -52,7 +74,8 @@ pub(super) fn gradient_shards(
     let is_cause = |err: &PipelineError| {
         !matches!(err, PipelineError::Interrupted) || run.observer.is_interrupted()
     };
-    results.into_iter().filter_map(Result::err).find(is_cause).map_or(Ok(()), Err)
+    let has_died = lanes.has_died.into_inner();
+    results.into_iter().filter_map(Result::err).find(is_cause).map_or(Ok(has_died), Err)
 }
 
 /// A worker's share of the threads, at least one.
@@ -87,6 +110,7 @@ impl Worker<'_> {
                         return Err(err.into());
                     }
                     ended_at = Some(n_committed);
+                    self.lane.lanes.has_died.store(true, Ordering::Relaxed);
                     let message = format!("{err}; it is started again and goes on where it ended");
                     self.lane.notify(Event::Warning { message: self.about(&message) });
                 }
@@ -111,6 +135,8 @@ struct Lanes<'a> {
     progress: Mutex<Vec<(u64, u64)>>,
     /// Whether a worker failed for good.
     is_over: AtomicBool,
+    /// Whether one died and was started again.
+    has_died: AtomicBool,
 }
 
 impl<'a> Lanes<'a> {
@@ -119,6 +145,7 @@ impl<'a> Lanes<'a> {
             observer,
             progress: Mutex::new(vec![(0, 0); n_workers]),
             is_over: AtomicBool::new(false),
+            has_died: AtomicBool::new(false),
         }
     }
 }
