@@ -115,6 +115,8 @@ fn generated(
 }
 
 #[cfg(test)]
+mod goldens;
+#[cfg(test)]
 mod shipped;
 #[cfg(test)]
 mod tests;

@@ -1,37 +1,24 @@
 //! Templates as model families ship them, against `transformers`.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
+use super::goldens::{self, Golden, Goldens};
 use super::*;
 
-#[derive(Deserialize)]
-struct Goldens {
-    cases: Vec<Family>,
-}
-
 /// A template; written by `scripts/crosscheck/templates.py`.
-#[derive(Deserialize)]
-struct Family {
-    name: String,
-    source: String,
-    named: BTreeMap<String, String>,
-    special_tokens: Vec<String>,
-    conversations: Vec<Golden>,
-}
+type Family = goldens::Family<Source, More>;
 
 #[derive(Deserialize)]
-struct Golden {
+struct Source {
+    source: String,
+}
+
+/// Of a conversation. Some variants of templates for training count markup in that the
+/// template writes around the assistant's words.
+#[derive(Deserialize)]
+struct More {
     name: String,
-    messages: Vec<Map<String, Value>>,
-    variables: Map<String, Value>,
-    text: Option<String>,
-    /// What the assistant says, where that is known. Some variants for training
-    /// count markup in that the template writes around its words.
-    supervised: Option<Vec<(usize, usize)>>,
-    /// The words among it.
+    /// The assistant's words.
     said: Vec<String>,
     /// Whether the template leaves them out.
     is_lost: bool,
@@ -62,19 +49,20 @@ const KNOWN: [(&str, &str); 5] = [
 #[ignore = "needs what scripts/crosscheck/templates.py writes"]
 fn crosscheck_templates_as_shipped_render_as_in_transformers() {
     let path = std::env::var_os("LESS_SELECT_TEMPLATES").expect("LESS_SELECT_TEMPLATES is set");
-    let goldens: Goldens = serde_json::from_slice(&fs_err::read(path).unwrap()).unwrap();
+    let goldens: Goldens<Source, More> =
+        serde_json::from_slice(&fs_err::read(path).unwrap()).unwrap();
     let mut differences = Vec::new();
     for family in &goldens.cases {
-        let template = ChatTemplate::new(&family.source, family.named.clone());
+        let template = ChatTemplate::new(&family.source.source, family.named.clone());
         for golden in &family.conversations {
             let found = match &template {
                 Ok(template) => compare(family, template, golden),
-                Err(_) if golden.error.is_some() => None,
+                Err(_) if golden.more.error.is_some() => None,
                 Err(err) => Some(format!("does not parse: {err}")),
             };
-            let is_known = KNOWN.contains(&(&*family.name, &*golden.name));
+            let is_known = KNOWN.contains(&(&*family.name, &*golden.more.name));
             if let Some(difference) = found.filter(|_| !is_known) {
-                differences.push(format!("{}, {}: {difference}", family.name, golden.name));
+                differences.push(format!("{}, {}: {difference}", family.name, golden.more.name));
             }
         }
     }
@@ -82,17 +70,16 @@ fn crosscheck_templates_as_shipped_render_as_in_transformers() {
 }
 
 /// What is not as in transformers.
-fn compare(family: &Family, template: &ChatTemplate, golden: &Golden) -> Option<String> {
-    let turns = golden.messages.iter().cloned().map(Turn::of_fields).collect();
-    let conversation = Conversation { turns, variables: golden.variables.clone() };
+fn compare(family: &Family, template: &ChatTemplate, golden: &Golden<More>) -> Option<String> {
+    let conversation = golden.conversation();
     let rendered = render(template, &family.special_tokens, &conversation, LossTurns::Assistant);
-    match (rendered, &golden.text, &golden.error) {
+    match (rendered, &golden.text, &golden.more.error) {
         (Ok(rendered), Some(text), _) if rendered.text != *text => {
             Some(format!("text\n  {:?}\n  {text:?}", rendered.text))
         }
         (Ok(rendered), Some(text), _) => {
             let markup = beyond(text, golden.supervised.as_ref()?, &rendered.supervised);
-            let said = |word: &str| golden.said.iter().any(|said| said == word);
+            let said = |word: &str| golden.more.said.iter().any(|said| said == word);
             let is_markup = !markup.split(|char: char| !char.is_alphanumeric()).any(said);
             (!is_markup)
                 .then(|| format!("says\n  {:?}\n  {:?}", rendered.supervised, golden.supervised))
@@ -100,7 +87,7 @@ fn compare(family: &Family, template: &ChatTemplate, golden: &Golden) -> Option<
         (Err(RejectReason::Template(reason)), None, Some(failure)) => (failure.raised
             && reason != failure.message)
             .then(|| format!("fails with {reason:?}, not {:?}", failure.message)),
-        (Err(RejectReason::Rewritten), Some(_), _) if golden.is_lost => None,
+        (Err(RejectReason::Rewritten), Some(_), _) if golden.more.is_lost => None,
         (Err(reason), Some(text), _) => Some(format!("fails with `{reason}`\n  {text:?}")),
         (rendered, _, failure) => {
             let message = failure.as_ref().map(|failure| &failure.message);

@@ -4,40 +4,28 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde::Deserialize;
-use serde_json::{Map, Value};
 
+use super::goldens::{self, Golden, Goldens};
 use super::speech::closing_bytes;
 use super::*;
 
-#[derive(Deserialize)]
-struct Goldens {
-    cases: Vec<Family>,
-}
+/// Templates of a family; made by `scripts/goldens/tokens.py`.
+type Family = goldens::Family<Source, Failure>;
 
-/// A family of chat templates; made by `scripts/goldens/tokens.py`.
 #[derive(Deserialize)]
-struct Family {
-    name: String,
+struct Source {
     plain: String,
     marked: String,
-    named: BTreeMap<String, String>,
-    special_tokens: Vec<String>,
-    conversations: Vec<Golden>,
 }
 
 #[derive(Deserialize)]
-struct Golden {
-    messages: Vec<Map<String, Value>>,
-    #[serde(default)]
-    variables: Map<String, Value>,
-    text: Option<String>,
-    supervised: Option<Vec<(usize, usize)>>,
+struct Failure {
     error: Option<String>,
 }
 
 fn families() -> Vec<Family> {
     let text = include_str!("../../../tests/goldens/tokens_templates.json");
-    serde_json::from_str::<Goldens>(text).unwrap().cases
+    serde_json::from_str::<Goldens<Source, Failure>>(text).unwrap().cases
 }
 
 fn family(name: &str) -> Family {
@@ -61,7 +49,7 @@ fn render(
 #[test]
 fn templates_of_many_families_render_as_in_transformers() {
     for family in families() {
-        for source in [&family.plain, &family.marked] {
+        for source in [&family.source.plain, &family.source.marked] {
             let template = ChatTemplate::new(source, family.named.clone()).unwrap();
             for golden in &family.conversations {
                 check(&family, &template, golden);
@@ -71,10 +59,9 @@ fn templates_of_many_families_render_as_in_transformers() {
 }
 
 #[track_caller]
-fn check(family: &Family, template: &ChatTemplate, golden: &Golden) {
-    let Golden { messages, variables, text, supervised, error } = golden;
-    let turns = messages.iter().cloned().map(Turn::of_fields).collect();
-    let conversation = Conversation { turns, variables: variables.clone() };
+fn check(family: &Family, template: &ChatTemplate, golden: &Golden<Failure>) {
+    let Golden { messages, text, supervised, more, .. } = golden;
+    let conversation = golden.conversation();
     let rendered =
         super::render(template, &family.special_tokens, &conversation, LossTurns::Assistant);
     let place = format!("{}: {messages:?}", family.name);
@@ -86,7 +73,7 @@ fn check(family: &Family, template: &ChatTemplate, golden: &Golden) {
             assert_eq!(&found, supervised, "{place}");
         }
         (Err(RejectReason::Template(reason)), None, None) => {
-            assert_eq!(Some(&reason), error.as_ref(), "{place}");
+            assert_eq!(Some(&reason), more.error.as_ref(), "{place}");
         }
         (rendered, ..) => panic!("{place}: {rendered:?}"),
     }
@@ -111,7 +98,7 @@ fn a_template_that_rewrites_answers_is_a_reason_to_reject() {
 #[test]
 fn a_conversation_without_an_answer_is_a_reason_to_reject() {
     let family = family("qwen-2.5");
-    let template = ChatTemplate::new(&family.plain, family.named).unwrap();
+    let template = ChatTemplate::new(&family.source.plain, family.named).unwrap();
     let messages = [turn("system", "Be."), turn("user", "Hi")];
     assert_eq!(render(&template, &[], &messages), Err(RejectReason::NoAssistant));
 }
@@ -221,7 +208,7 @@ proptest! {
     #[test]
     fn spans_cover_every_answer_and_nothing_of_the_user(messages in alternating()) {
         for family in families() {
-            let template = ChatTemplate::new(&family.plain, family.named).unwrap();
+            let template = ChatTemplate::new(&family.source.plain, family.named).unwrap();
             let Rendered { text, supervised } =
                 render(&template, &family.special_tokens, &messages).unwrap();
             let answers: Vec<_> =

@@ -171,11 +171,9 @@ fn unknown(key: &'static str, value: &str, known: &[&str]) -> GgufTokenizerError
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::path::{Path, PathBuf};
 
-    use serde::Deserialize;
-
+    use super::super::sentencepiece::goldens::{Golden, goldens};
     use super::super::tokenizer_config::TokenizerConfig;
     use super::super::vocabulary;
 
@@ -184,33 +182,13 @@ mod tests {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/gguf").join(name)
     }
 
-    #[derive(Deserialize)]
-    struct Goldens {
-        cases: Vec<Golden>,
-    }
-
-    #[derive(Deserialize)]
-    struct Golden {
-        model: String,
-        config: serde_json::Value,
-        named: BTreeMap<String, String>,
-        ids: Vec<(String, Vec<u32>)>,
-    }
-
     #[test]
     fn pieces_of_a_gguf_file_are_those_of_the_model_it_is_made_from() {
-        let goldens = include_str!("../../../tests/goldens/sentencepiece.json");
-        let cases = serde_json::from_str::<Goldens>(goldens).unwrap().cases;
-        let is_llama = |case: &&Golden| case.model == "bpe" && case.config["legacy"] == true;
-        let golden = cases.iter().find(is_llama).unwrap();
+        let is_llama = |case: &Golden| case.model == "bpe" && case.config["legacy"] == true;
+        let golden = goldens().into_iter().find(is_llama).unwrap();
         let path = file("tokenizer-spm.gguf");
         let config = TokenizerConfig::load(&path).unwrap();
-        let vocabulary = vocabulary::load(&path, &config).unwrap();
-        assert_eq!(config.named(&vocabulary.named), golden.named);
-        for (text, ids) in &golden.ids {
-            let encoding = vocabulary.tokenizer.encode(text.as_str(), false).unwrap();
-            assert_eq!(encoding.get_ids(), ids, "{text:?}");
-        }
+        golden.check(&config, &vocabulary::load(&path, &config).unwrap());
     }
 
     #[test]

@@ -252,4 +252,6 @@ fn vocab_and_merges(pieces: &[Piece]) -> (Vocab, Merges) {
 }
 
 #[cfg(test)]
+pub(super) mod goldens;
+#[cfg(test)]
 mod tests;

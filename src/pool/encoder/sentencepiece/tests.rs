@@ -1,28 +1,13 @@
 //! Models against transformers, and what is refused.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::super::tokenizer_config::{CONFIG, TokenizerConfig};
 use super::super::vocabulary::{self, SENTENCE_PIECE};
-
-#[derive(Deserialize)]
-struct Goldens {
-    cases: Vec<Golden>,
-}
-
-/// A model under a class; made by `scripts/goldens/sentencepiece_models.py`.
-#[derive(Deserialize)]
-struct Golden {
-    model: String,
-    config: Value,
-    named: BTreeMap<String, String>,
-    ids: Vec<(String, Vec<u32>)>,
-}
+use super::goldens::goldens;
 
 fn fixture(name: &str) -> PathBuf {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/sentencepiece");
@@ -38,18 +23,10 @@ fn folder(model: &[u8], config: &Value) -> tempfile::TempDir {
 
 #[test]
 fn ids_are_those_of_transformers_under_every_class() {
-    let goldens = include_str!("../../../../tests/goldens/sentencepiece.json");
-    for Golden { model, config, named, ids } in
-        serde_json::from_str::<Goldens>(goldens).unwrap().cases
-    {
-        let dir = folder(&fs::read(fixture(&model)).unwrap(), &config);
+    for golden in goldens() {
+        let dir = folder(&fs::read(fixture(&golden.model)).unwrap(), &golden.config);
         let files = TokenizerConfig::load(dir.path()).unwrap();
-        let vocabulary = vocabulary::load(dir.path(), &files).unwrap();
-        assert_eq!(files.named(&vocabulary.named), named, "{model} {config}");
-        for (text, ids) in ids {
-            let encoding = vocabulary.tokenizer.encode(text.as_str(), false).unwrap();
-            assert_eq!(encoding.get_ids(), ids, "{model} {config}: {text:?}");
-        }
+        golden.check(&files, &vocabulary::load(dir.path(), &files).unwrap());
     }
 }
 
