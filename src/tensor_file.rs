@@ -97,6 +97,18 @@ pub(crate) fn floats(dtype: Dtype, bytes: &[u8]) -> Option<Vec<f32>> {
     }
 }
 
+/// Whether all little-endian values in `bytes` are finite; not if they are no f32, f16 or
+/// bf16.
+pub(crate) fn are_finite(dtype: Dtype, bytes: &[u8]) -> bool {
+    let (pairs, _) = bytes.as_chunks::<2>();
+    match dtype {
+        Dtype::F32 => bytes.as_chunks::<4>().0.iter().all(|b| f32::from_le_bytes(*b).is_finite()),
+        Dtype::F16 => pairs.iter().all(|b| f16::from_le_bytes(*b).is_finite()),
+        Dtype::BF16 => pairs.iter().all(|b| bf16::from_le_bytes(*b).is_finite()),
+        _ => false,
+    }
+}
+
 /// A safetensors file of f32 tensors (name, shape, values) with one entry of
 /// metadata: with two or more, equal content would not have equal bytes.
 ///
@@ -148,6 +160,21 @@ mod tests {
         assert_eq!(to_f32(&view(Dtype::F16, &ones[0])), Some(vec![1.0]));
         assert_eq!(to_f32(&view(Dtype::BF16, &ones[1])), Some(vec![1.0]));
         assert_eq!(to_f32(&view(Dtype::I16, &ones[0])), None);
+    }
+
+    #[test]
+    fn values_are_finite_where_their_f32_are() {
+        for value in [0.0, -1.5, f32::MAX, f32::INFINITY, f32::NAN] {
+            let [half, brain] =
+                [f16::from_f32(value).to_le_bytes(), bf16::from_f32(value).to_le_bytes()];
+            let single = value.to_le_bytes();
+            let all = [(Dtype::F32, &single[..]), (Dtype::F16, &half), (Dtype::BF16, &brain)];
+            for (dtype, bytes) in all {
+                let expected = floats(dtype, bytes).unwrap()[0].is_finite();
+                assert_eq!(are_finite(dtype, bytes), expected, "{value} in {dtype}");
+            }
+        }
+        assert!(!are_finite(Dtype::I64, &[0; 8]));
     }
 
     #[test]

@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use super::adapter_config::{self, AdapterConfig};
 use super::params::{Adapted, Found, in_order};
-use super::peft_name::{base_weight, module_of, peft_name};
+use super::peft_name::{base_weight, is_untrained, module_of, peft_name};
 use super::{BaseWeight, CheckpointError, CheckpointErrorKind, Content};
 use crate::gradient::layout::ParamLayout;
-use crate::tensor_file::{self, TensorFile};
+use crate::tensor_file::{self, TensorFile, are_finite};
 use crate::torch_file::TorchFile;
 
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -44,12 +44,15 @@ impl AdapterFile {
             } else {
                 Tensors::Safetensors(TensorFile::open(&path)?)
             };
-            let mut names = BTreeMap::new();
-            for own in tensors.names() {
+            let mut names = BTreeMap::<String, String>::new();
+            for own in tensors.names().into_iter().filter(|name| !is_untrained(name)) {
                 let name = peft_name(&own);
-                if names.insert(name.clone(), own).is_some() {
+                // peft saves embeddings that were resized and trained by two names.
+                let before = names.get(&name);
+                if before.is_some_and(|before| !tensors.are_same(before, &own)) {
                     return Err(CheckpointErrorKind::Twice(name));
                 }
+                names.insert(name, own);
             }
             Ok((tensors, names))
         };
@@ -101,6 +104,20 @@ impl AdapterFile {
         Some(BaseWeight { shape, values: values? })
     }
 
+    /// Sizes of one of them, and whether its values are finite floating point.
+    pub(super) fn base_weight_facts(&self, name: &str) -> Option<(Vec<usize>, bool)> {
+        let saved = self.names.iter().find(|(saved, _)| base_weight(saved) == Some(name));
+        let (_, own) = saved?;
+        match &self.tensors {
+            Tensors::Safetensors(file) => file
+                .tensor(own)
+                .map(|tensor| (tensor.shape().to_vec(), are_finite(tensor.dtype(), tensor.data()))),
+            Tensors::Torch(file) => file.tensor(own).map(|tensor| {
+                (tensor.shape().to_vec(), are_finite(tensor.dtype(), &tensor.bytes()))
+            }),
+        }
+    }
+
     fn modules(&self) -> BTreeSet<String> {
         self.names.keys().filter_map(|name| module_of(name)).map(str::to_owned).collect()
     }
@@ -115,6 +132,19 @@ impl AdapterFile {
 }
 
 impl Tensors {
+    fn are_same(&self, one: &str, other: &str) -> bool {
+        match self {
+            Self::Safetensors(file) => file.tensor(one) == file.tensor(other),
+            Self::Torch(file) => {
+                let [one, other] = [one, other].map(|name| file.tensor(name));
+                one.zip(other).is_some_and(|(one, other)| {
+                    (one.dtype(), one.shape()) == (other.dtype(), other.shape())
+                        && one.bytes() == other.bytes()
+                })
+            }
+        }
+    }
+
     fn names(&self) -> Vec<String> {
         match self {
             Self::Safetensors(file) => file.names(),

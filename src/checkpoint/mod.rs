@@ -234,6 +234,19 @@ impl Checkpoint {
         Ok(AdapterFile::open(&self.dir)?.base_weight(name))
     }
 
+    /// The sizes of one of them, and whether its values are finite, without reading them
+    /// into memory.
+    ///
+    /// # Errors
+    ///
+    /// If the adapter's file is damaged.
+    pub fn base_weight_facts(
+        &self,
+        name: &str,
+    ) -> Result<Option<(Vec<usize>, bool)>, CheckpointError> {
+        Ok(AdapterFile::open(&self.dir)?.base_weight_facts(name))
+    }
+
     /// Adam's moments and constants, in the order of `layout`.
     ///
     /// # Errors

@@ -35,6 +35,12 @@ pub(super) fn peft_name(name: &str) -> String {
     if is_bare { format!("{PREFIX}{name}") } else { name }
 }
 
+/// Whether `name` is that of a module as it was before it was trained whole, which `peft`
+/// keeps beside what it is now.
+pub(super) fn is_untrained(name: &str) -> bool {
+    name.split('.').any(|part| part == "original_module")
+}
+
 /// The module whose adapter has the parameter `name`; `None` if it is none of
 /// an adapter's.
 pub(super) fn module_of(name: &str) -> Option<&str> {

@@ -209,3 +209,33 @@ fn a_damaged_checkpoint_is_never_read() {
     fs::write(dir.join("trainer_state.json"), r#"{"epoch": 1.0"#).unwrap();
     assert!(matches!(Checkpoint::open(&dir).unwrap_err().kind, CheckpointErrorKind::Json(_)));
 }
+
+/// An adapter's file with these weights of the base model in it, one value each.
+fn saved_along(dir: &Path, weights: &[(&str, f32)]) -> Checkpoint {
+    write_small(dir);
+    let values: Vec<_> = weights.iter().map(|(name, value)| (*name, [*value])).collect();
+    let tensors = values
+        .iter()
+        .map(|(name, value)| (format!("base_model.model.lm_head{name}"), &[1, 1][..], &value[..]));
+    let bytes = crate::tensor_file::serialize(tensors, "format", "pt");
+    fs::write(dir.join("adapter_model.safetensors"), bytes).unwrap();
+    Checkpoint::open(dir).unwrap()
+}
+
+/// What peft 0.21 saves of embeddings that were resized and trained.
+#[test]
+fn a_module_that_is_saved_by_two_names_is_one_and_the_untrained_one_is_none() {
+    let root = tempfile::tempdir().unwrap();
+    let all =
+        [(".weight", 2.0), (".modules_to_save.weight", 2.0), (".original_module.weight", 1.0)];
+    let checkpoint = saved_along(&root.path().join("same"), &all);
+    assert_eq!(checkpoint.base_weights().unwrap(), ["lm_head.weight"]);
+    let weight = checkpoint.base_weight("lm_head.weight").unwrap().unwrap();
+    assert_eq!((&weight.shape[..], &weight.values[..]), (&[1, 1][..], &[2.0][..]));
+    assert_eq!(checkpoint.base_weight_facts("lm_head.weight").unwrap(), Some((vec![1, 1], true)));
+
+    let two = [(".weight", 2.0), (".modules_to_save.weight", 3.0)];
+    let checkpoint = saved_along(&root.path().join("two"), &two);
+    let error = checkpoint.base_weights().unwrap_err();
+    assert!(matches!(error.kind, CheckpointErrorKind::Twice(_)), "{}", error.kind);
+}

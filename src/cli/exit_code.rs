@@ -122,9 +122,9 @@ impl HasExitCode for MergeError {
             Self::Checkpoint(err) | Self::BaseWeight(BaseWeightError::Checkpoint(err)) => {
                 err.exit_code()
             }
-            Self::BaseWeight(BaseWeightError::Other { .. }) | Self::Lora(_) => {
-                ExitCode::BadData as u8
-            }
+            Self::BaseWeight(BaseWeightError::Other { .. })
+            | Self::Lora(_)
+            | Self::Vocabulary { .. } => ExitCode::BadData as u8,
             Self::Exists(_) | Self::Layout(_) => ExitCode::Usage as u8,
             Self::Io(err) => err.exit_code(),
             Self::Write { .. } => ExitCode::Io as u8,

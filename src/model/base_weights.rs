@@ -49,27 +49,14 @@ pub fn vocabulary(
     model: &DecoderConfig,
     checkpoint: &Checkpoint,
 ) -> Result<Vocabulary, BaseWeightError> {
-    let other = |name: &str| {
-        let (checkpoint, name) = (checkpoint.label().to_owned(), name.to_owned());
-        BaseWeightError::Other { checkpoint, name }
-    };
     let mut own = Vocabulary::default();
-    for name in checkpoint.base_weights()? {
-        let canonical = model.names.canonical(&name);
-        let place = match canonical {
-            Some(weight) if weight == model.embeddings_weight() => &mut own.embeddings,
-            Some(weight) if weight == model.head_weight() => &mut own.head,
-            _ => continue,
-        };
-        let fits = |saved: &BaseWeight| {
-            matches!(saved.shape[..], [_, width] if width == model.hidden_size)
-                && saved.values.iter().all(|value| value.is_finite())
-        };
-        *place = Some(checkpoint.base_weight(&name)?.filter(fits).ok_or_else(|| other(&name))?);
+    for (name, is_head) in checked_vocabulary(model, checkpoint)? {
+        let place = if is_head { &mut own.head } else { &mut own.embeddings };
+        *place = checkpoint.base_weight(&name)?;
     }
     if model.tied_embeddings {
         if own.embeddings.is_some() && own.head.is_some() && own.embeddings != own.head {
-            return Err(other(&model.head_weight()));
+            return Err(other(checkpoint, model.head_weight()));
         }
         own.head = own.embeddings.clone().or(own.head);
         own.embeddings.clone_from(&own.head);
@@ -77,67 +64,72 @@ pub fn vocabulary(
     Ok(own)
 }
 
+/// The names of the vocabulary's matrices in `checkpoint`, each as wide as the model and
+/// finite, and which is the output projection.
+fn checked_vocabulary(
+    model: &DecoderConfig,
+    checkpoint: &Checkpoint,
+) -> Result<Vec<(String, bool)>, BaseWeightError> {
+    let mut found = Vec::new();
+    for name in checkpoint.base_weights()? {
+        let canonical = model.names.canonical(&name);
+        let is_head = match canonical {
+            Some(weight) if weight == model.embeddings_weight() => false,
+            Some(weight) if weight == model.head_weight() => true,
+            _ => continue,
+        };
+        let facts = checkpoint.base_weight_facts(&name)?;
+        let fits = |(shape, is_finite): &(Vec<usize>, bool)| {
+            *is_finite && matches!(shape[..], [_, width] if width == model.hidden_size)
+        };
+        if !facts.as_ref().is_some_and(fits) {
+            return Err(other(checkpoint, name));
+        }
+        found.push((name, is_head));
+    }
+    Ok(found)
+}
+
 /// Fails unless every weight of the base model that `checkpoint` holds, but for its
-/// vocabulary, is that of the model in `model_dir`.
+/// vocabulary, is that of the model in `model_dir`, and the vocabulary fits that model.
 ///
 /// # Errors
 ///
 /// The first that differs, or if a file cannot be read.
-pub fn check_others(
+pub fn check(
     model_dir: &Path,
     model: &DecoderConfig,
     checkpoint: &Checkpoint,
 ) -> Result<(), BaseWeightError> {
-    vocabulary(model, checkpoint)?;
+    // Two that are tied have to be compared.
+    if checked_vocabulary(model, checkpoint)?.len() > 1 && model.tied_embeddings {
+        vocabulary(model, checkpoint)?;
+    }
     let of_vocabulary = [model.embeddings_weight(), model.head_weight()];
-    check(model_dir, model, checkpoint, |weight| !of_vocabulary.contains(weight))
-}
-
-/// Fails unless every weight of the base model that `checkpoint` holds is that of
-/// the model in `model_dir`.
-///
-/// # Errors
-///
-/// The first that differs, or if a file cannot be read.
-pub fn check_all(
-    model_dir: &Path,
-    model: &DecoderConfig,
-    checkpoint: &Checkpoint,
-) -> Result<(), BaseWeightError> {
-    check(model_dir, model, checkpoint, |_| true)
-}
-
-fn check(
-    model_dir: &Path,
-    model: &DecoderConfig,
-    checkpoint: &Checkpoint,
-    is_meant: impl Fn(&String) -> bool,
-) -> Result<(), BaseWeightError> {
-    let canonical = |name: String| {
+    let names = checkpoint.base_weights()?.into_iter().map(|name| {
         let own = model.names.canonical(&name).unwrap_or_else(|| name.clone());
         (name, own)
-    };
-    let names = checkpoint.base_weights()?.into_iter().map(canonical);
-    let names: Vec<_> = names.filter(|(_, own)| is_meant(own)).collect();
+    });
+    let names: Vec<_> = names.filter(|(_, own)| !of_vocabulary.contains(own)).collect();
     if names.is_empty() {
         return Ok(());
     }
     let files = WeightFiles::open(model_dir, model)?;
     let expected = model.weights();
     for (name, own) in names {
-        // A tied output projection is stored once.
-        let is_tied = model.tied_embeddings && own == model.head_weight();
-        let own = if is_tied { model.embeddings_weight() } else { own };
         let saved = checkpoint.base_weight(&name)?;
         let is_own = expected.iter().any(|(weight, _)| *weight == own)
             && saved.is_some_and(|saved| {
                 let (weight, _) = files.tensor(&own);
-                weight.shape == saved.shape && weight.to_f32().as_ref() == Some(&saved.values)
+                weight.shape == saved.shape && weight.into_f32().as_ref() == Some(&saved.values)
             });
         if !is_own {
-            let checkpoint = checkpoint.label().to_owned();
-            return Err(BaseWeightError::Other { checkpoint, name });
+            return Err(other(checkpoint, name));
         }
     }
     Ok(())
+}
+
+fn other(checkpoint: &Checkpoint, name: String) -> BaseWeightError {
+    BaseWeightError::Other { checkpoint: checkpoint.label().to_owned(), name }
 }

@@ -168,7 +168,7 @@ impl Target<'_> {
             FileDtype::BF16 => Kind::BFloat16,
             _ => Kind::Float,
         };
-        let tensor = Tensor::f_from_data_size(&weight.data, &shape(&weight.shape), kind)?;
+        let tensor = Tensor::f_from_data_size(weight.data.bytes(), &shape(&weight.shape), kind)?;
         if tensor.f_isfinite()?.f_all()?.f_int64_value(&[])? == 0 {
             let kind = WeightsErrorKind::NotFinite(name.to_owned());
             return Err(WeightsError { path: path.to_owned(), kind }.into());

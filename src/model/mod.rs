@@ -54,6 +54,7 @@ pub mod probe;
 mod representation;
 pub mod rope;
 pub mod shards;
+mod weight_file;
 pub mod weights;
 
 #[cfg(feature = "torch")]

@@ -2,17 +2,17 @@
 //! named by an index, or a GGUF file, mapped and checked against the configuration
 //! before any is used.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use safetensors::Dtype;
 
 use super::names::Names;
+pub use super::weight_file::{Weight, WeightData, WeightFile};
 use super::{DecoderConfig, shards};
-use crate::gguf::{Gguf, GgufError};
-use crate::tensor_file::{TensorFile, TensorFileError, floats};
-use crate::torch_file::{TorchFile, TorchFileError};
+use crate::gguf::GgufError;
+use crate::tensor_file::TensorFileError;
+use crate::torch_file::TorchFileError;
 
 /// All weights of a model: each expected tensor present once, with the right
 /// shape and a dtype that can be computed with.
@@ -22,28 +22,6 @@ pub struct WeightFiles {
     head_dim: usize,
     /// By the names that the configuration has for them.
     places: BTreeMap<String, Place>,
-}
-
-/// A file with weights in it.
-#[derive(Debug)]
-pub enum WeightFile {
-    /// In the Hugging Face layout.
-    Safetensors(TensorFile),
-    /// Written by `torch.save`.
-    Torch(TorchFile),
-    /// In llama.cpp's.
-    Gguf(Gguf),
-}
-
-/// A weight as it is stored, or unpacked.
-#[derive(Debug)]
-pub struct Weight<'a> {
-    /// F32, F16 or BF16.
-    pub dtype: Dtype,
-    /// Rows first.
-    pub shape: Vec<usize>,
-    /// Its values, row-major.
-    pub data: Cow<'a, [u8]>,
 }
 
 /// Where a tensor is.
@@ -92,13 +70,13 @@ pub enum WeightsErrorKind {
     #[error("tensor `{0}` is missing")]
     Missing(String),
     /// A tensor that the configuration does not call for.
-    #[error("tensor `{0}` has no place in the model that config.json describes")]
+    #[error("tensor `{0}` has no place in the model that its configuration describes")]
     Extra(String),
     /// Two shards hold the same tensor.
     #[error("tensor `{0}` is in another shard, too")]
     Twice(String),
     /// A tensor of another shape than the configuration says.
-    #[error("tensor `{name}` has shape {found:?}, config.json says {expected:?}")]
+    #[error("tensor `{name}` has shape {found:?}, the configuration says {expected:?}")]
     Shape {
         /// The tensor.
         name: String,
@@ -120,7 +98,7 @@ pub enum WeightsErrorKind {
     NotFinite(String),
     /// The configuration ties the output projection to the embedding, and the
     /// files hold two different ones.
-    #[error("config.json ties the embeddings, but `{head}` differs from `{embeddings}`")]
+    #[error("the configuration ties the embeddings, but `{head}` differs from `{embeddings}`")]
     NotTied {
         /// The output projection.
         head: String,
@@ -198,83 +176,13 @@ impl WeightFiles {
         }
         if self.places.contains_key(&embeddings) {
             let (copy, path) = self.tensor(&head);
-            if self.tensor(&embeddings).0.data != copy.data {
+            if self.tensor(&embeddings).0.data.bytes() != copy.data.bytes() {
                 return Err(fail(path, WeightsErrorKind::NotTied { head, embeddings }));
             }
         }
         let place = self.places.remove(&head).expect("it is there");
         self.places.entry(embeddings).or_insert(place);
         Ok(())
-    }
-}
-
-impl Weight<'_> {
-    /// Its values as f32; `None` if they are no f32, f16 or bf16.
-    pub fn to_f32(&self) -> Option<Vec<f32>> {
-        floats(self.dtype, &self.data)
-    }
-}
-
-impl WeightFile {
-    fn open(path: &Path) -> Result<Self, WeightsError> {
-        let open = || -> Result<Self, WeightsErrorKind> {
-            Ok(match path.extension().and_then(|ext| ext.to_str()) {
-                Some("gguf") => Self::Gguf(Gguf::open(path)?),
-                Some("bin") => Self::Torch(
-                    TorchFile::open(path).map_err(|err| WeightsErrorKind::Torch(Box::new(err)))?,
-                ),
-                _ => Self::Safetensors(TensorFile::open(path)?),
-            })
-        };
-        open().map_err(|kind| fail(path, kind))
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        match self {
-            Self::Safetensors(file) => file.path(),
-            Self::Torch(file) => file.path(),
-            Self::Gguf(file) => file.path(),
-        }
-    }
-
-    /// The model's names for what is in it, and the file's own.
-    fn names(&self, names: &Names) -> Vec<(String, String)> {
-        let own = match self {
-            Self::Safetensors(file) => file.names(),
-            Self::Torch(file) => file.names(),
-            Self::Gguf(file) => return file.weight_names(names).collect(),
-        };
-        own.into_iter().filter_map(|name| Some((names.canonical(&name)?, name))).collect()
-    }
-
-    /// Shape and dtype of a tensor in the file.
-    fn described(&self, name: &str) -> (Vec<usize>, Dtype) {
-        match self {
-            Self::Safetensors(file) => {
-                let tensor = file.tensor(name).expect("the file lists this name");
-                (tensor.shape().to_vec(), tensor.dtype())
-            }
-            Self::Torch(file) => {
-                let tensor = file.tensor(name).expect("the file lists this name");
-                (tensor.shape().to_vec(), tensor.dtype())
-            }
-            Self::Gguf(file) => (file.tensors()[name].shape.clone(), Dtype::F32),
-        }
-    }
-
-    fn weight(&self, name: &str, head_dim: usize) -> Weight<'_> {
-        let (shape, dtype) = self.described(name);
-        let data = match self {
-            Self::Safetensors(file) => {
-                Cow::Borrowed(file.bytes(name).expect("the file lists this name"))
-            }
-            Self::Torch(file) => file.tensor(name).expect("the file lists this name").bytes(),
-            Self::Gguf(file) => {
-                Cow::Owned(bytemuck::cast_slice(&file.weight(name, head_dim)).to_vec())
-            }
-        };
-        Weight { dtype, shape, data }
     }
 }
 
@@ -296,7 +204,7 @@ fn check(file: &WeightFile, name: String, expected: Vec<usize>) -> Result<(), We
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tensor_file::{serialize, to_f32};
+    use crate::tensor_file::{TensorFile, serialize, to_f32};
 
     type Tensors = BTreeMap<String, (Vec<usize>, Vec<f32>)>;
 
@@ -331,9 +239,9 @@ mod tests {
         let missing = open(|tensors| drop(tensors.remove(norm))).unwrap_err();
         insta::assert_snapshot!(missing, @"tensor `model.norm.weight` is missing");
         let extra = open(|tensors| drop(tensors.insert("classifier".into(), (vec![1], vec![0.0]))));
-        insta::assert_snapshot!(extra.unwrap_err(), @"tensor `classifier` has no place in the model that config.json describes");
+        insta::assert_snapshot!(extra.unwrap_err(), @"tensor `classifier` has no place in the model that its configuration describes");
         let shape = open(|tensors| drop(tensors.insert(norm.into(), (vec![2], vec![0.0; 2]))));
-        insta::assert_snapshot!(shape.unwrap_err(), @"tensor `model.norm.weight` has shape [2], config.json says [64]");
+        insta::assert_snapshot!(shape.unwrap_err(), @"tensor `model.norm.weight` has shape [2], the configuration says [64]");
     }
 
     #[test]
@@ -347,7 +255,7 @@ mod tests {
             copy(tensors);
             tensors.get_mut("lm_head.weight").unwrap().1[0] += 1.0;
         };
-        insta::assert_snapshot!(open(other).unwrap_err(), @"config.json ties the embeddings, but `lm_head.weight` differs from `model.embed_tokens.weight`");
+        insta::assert_snapshot!(open(other).unwrap_err(), @"the configuration ties the embeddings, but `lm_head.weight` differs from `model.embed_tokens.weight`");
     }
 
     #[test]
@@ -423,7 +331,7 @@ mod tests {
                 [&torch, &safetensors].map(|weights| weights.tensor(&name));
             assert_eq!(from, path);
             assert_eq!((found.dtype, &found.shape), (expected.dtype, &expected.shape), "{name}");
-            assert!(found.data == expected.data, "{name}");
+            assert!(found.data.bytes() == expected.data.bytes(), "{name}");
         }
     }
 

@@ -95,13 +95,12 @@ impl Own<'_> {
 
     fn base_weights(&self) -> Option<Finding> {
         let names = self.checkpoint.base_weights().unwrap_or_default();
-        let same =
-            base_weights::check_others(&self.context.config.model, self.model, self.checkpoint)
-                .map_err(PipelineError::from)
-                .map(|()| {
-                    format!("{} were saved along; gradients are taken with them", names.join(", "))
-                })
-                .map_err(with_hint);
+        let same = base_weights::check(&self.context.config.model, self.model, self.checkpoint)
+            .map_err(PipelineError::from)
+            .map(|()| {
+                format!("{} were saved along; gradients are taken with them", names.join(", "))
+            })
+            .map_err(with_hint);
         (!names.is_empty()).then(|| Finding::new(self.subject("base weights"), same))
     }
 
