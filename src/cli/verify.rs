@@ -21,8 +21,14 @@ pub(super) struct VerifyArgs {
     others: Vec<String>,
 
     /// Held-out examples in the shapes of a target; repeatable
-    #[arg(long, value_name = "[NAME=]PATH", required = true)]
+    #[arg(long, value_name = "[NAME=]PATH", required_unless_present = "halves")]
     eval: Vec<String>,
+
+    /// Instead: train on so many random halves of the pool, and say how well the scores
+    /// foretell the target's losses (a linear datamodeling score)
+    #[arg(long, value_name = "N", conflicts_with_all = ["eval", "others", "against", "seeds", "tokens"])]
+    #[arg(value_parser = clap::value_parser!(u32).range(3..))]
+    halves: Option<u32>,
 
     /// Rivals: random (rows of the pool, drawn anew by each seed), full (all of it),
     /// base (the model as it comes)
@@ -65,6 +71,9 @@ enum Baseline {
 
 /// Trains on the run's subset and its rivals, and tells how they did.
 pub(super) fn verify(context: &Context<'_>, args: &VerifyArgs) -> Result<Answer, CliError> {
+    if let Some(n_halves) = args.halves {
+        return datamodeling_score(context, n_halves, args);
+    }
     let parse = |text: &String| text.parse::<Source>().unwrap_or_else(|never| match never {});
     let baselines = args.against.iter().map(|baseline| match baseline {
         Baseline::Random => (REFERENCE.to_owned(), Rival::Random),
@@ -89,6 +98,24 @@ pub(super) fn verify(context: &Context<'_>, args: &VerifyArgs) -> Result<Answer,
     };
     let found = context.pipeline().verify(&wanted)?;
     Ok(Answer::done(text(&found), json!(found)))
+}
+
+fn datamodeling_score(
+    context: &Context<'_>,
+    n_halves: u32,
+    args: &VerifyArgs,
+) -> Result<Answer, CliError> {
+    let run = context.pipeline();
+    let found = run.datamodeling_score(n_halves, args.passes, args.training_rate)?;
+    let text = match &found {
+        Some(found) => format!(
+            "linear datamodeling score {:+.3} ± {:.3}: {} halves of the pool, {} target examples\n\
+             1 is a perfect forecast, 0 none; ± is half of a 95 % interval over the target examples\n",
+            found.score.mean, found.score.half_width, found.n_halves, found.n_targets
+        ),
+        None => "no target example's loss varies: nothing can be said\n".to_owned(),
+    };
+    Ok(Answer::done(text, json!(found)))
 }
 
 /// A contender named by a path: itself, or the newest subset of a run.

@@ -2,6 +2,7 @@
 //! which may be skipped.
 
 pub mod checksums;
+mod datamodel;
 mod error;
 pub mod events;
 pub mod fingerprint;

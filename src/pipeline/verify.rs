@@ -37,6 +37,8 @@ pub enum Rival {
     Full,
     /// As many rows of the pool as the subset has, drawn anew for every seed.
     Random,
+    /// Half of the pool, drawn anew for every seed.
+    Half,
     /// Rows of a file or folder.
     Rows(Source),
 }
@@ -124,7 +126,7 @@ impl Run<'_> {
         let eval_rows = eval_rows(ExampleTable::open(&eval)?.rows(), wanted.n_eval_rows);
         check_held_out(&contenders, &eval)?;
         let subset = &contenders[0];
-        let made_from = self.made_from(wanted, &eval, &eval_rows, checksums)?;
+        let made_from = self.made_from(wanted.learning_rate, &eval, &eval_rows, checksums)?;
         let mut trials = Vec::new();
         for contender in &contenders {
             let n_seeds = if contender.rival == Rival::Base { 1 } else { wanted.n_seeds };
@@ -141,10 +143,7 @@ impl Run<'_> {
             learning_rate: wanted.learning_rate,
             scratch: self.dir.verify_scratch(),
         };
-        self.do_trials(&plan)?;
-        let outcomes = plan.trials.iter().map(|trial| Outcome::read(&trial.outcome));
-        let outcomes: Vec<Outcome> =
-            outcomes.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
+        let outcomes = self.outcomes(&plan)?;
         let found = compare(&outcomes, REFERENCE);
         crate::fs::write_json(&self.dir.verify_json(), &found)?;
         Ok(found)
@@ -168,7 +167,9 @@ impl Run<'_> {
             }
             let table = match rival {
                 Rival::Rows(source) => self.ingest_contender(name, source, &wanted.eval)?,
-                Rival::Base | Rival::Full | Rival::Random => self.dir.table(Split::Pool),
+                Rival::Base | Rival::Full | Rival::Random | Rival::Half => {
+                    self.dir.table(Split::Pool)
+                }
             };
             let heads = ExampleTable::open(&table)?.rows().to_vec();
             contenders.push(Contender { name: name.clone(), rival: rival.clone(), table, heads });
@@ -191,9 +192,9 @@ impl Run<'_> {
     }
 
     /// All that decides outcomes but for what a trial trains on.
-    fn made_from(
+    pub(super) fn made_from(
         &self,
-        wanted: &Verification,
+        learning_rate: f64,
         eval: &Path,
         eval_rows: &[usize],
         checksums: &mut Checksums,
@@ -210,10 +211,17 @@ impl Run<'_> {
             "warmup-ratio": config.warmup.warmup_ratio,
             "weight-decay": config.warmup.weight_decay,
             "max-grad-norm": config.warmup.max_grad_norm,
-            "learning-rate": wanted.learning_rate,
+            "learning-rate": learning_rate,
             "eval": crate::fs::checksum(eval)?,
             "eval-rows": eval_rows,
         }))
+    }
+
+    /// The outcomes of all trials, after those that are missing were done.
+    pub(super) fn outcomes(&self, plan: &Plan) -> Result<Vec<Outcome>, PipelineError> {
+        self.do_trials(plan)?;
+        let found = plan.trials.iter().map(|trial| Outcome::read(&trial.outcome));
+        Ok(found.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
     }
 
     fn do_trials(&self, plan: &Plan) -> Result<(), PipelineError> {
@@ -254,16 +262,16 @@ impl Run<'_> {
 }
 
 /// A contender with the rows it may train on.
-struct Contender {
-    name: String,
-    rival: Rival,
-    table: PathBuf,
-    heads: Vec<TableRow>,
+pub(super) struct Contender {
+    pub(super) name: String,
+    pub(super) rival: Rival,
+    pub(super) table: PathBuf,
+    pub(super) heads: Vec<TableRow>,
 }
 
 impl Contender {
     /// A trial without the place of its outcome, and the name of all that decides it.
-    fn trial(
+    pub(super) fn trial(
         &self,
         subset: &Self,
         training: TrainingLength,
@@ -297,12 +305,16 @@ impl Contender {
         let ids = match self.rival {
             Rival::Base => return None,
             Rival::Full | Rival::Rows(_) => None,
-            Rival::Random => {
-                let ids: Vec<ExampleId> = self.heads.iter().map(|row| row.id).collect();
-                Some(choose(&ids, n_random, seed).into_iter().map(|at| ids[at]).collect())
-            }
+            Rival::Random => Some(self.drawn(n_random, seed)),
+            Rival::Half => Some(self.drawn(self.heads.len().div_ceil(2), seed)),
         };
         Some(TrainingRows { table: self.table.clone(), ids })
+    }
+
+    /// Some of the rows, at random.
+    fn drawn(&self, n: usize, seed: Seed) -> Vec<ExampleId> {
+        let ids: Vec<ExampleId> = self.heads.iter().map(|row| row.id).collect();
+        choose(&ids, n, seed).into_iter().map(|at| ids[at]).collect()
     }
 }
 
@@ -350,7 +362,7 @@ fn times(n_tokens: u64, passes: f64) -> u64 {
 }
 
 /// The seed of a contender's trial number `number`: the same for all contenders.
-fn seed(root: Seed, number: u32) -> Seed {
+pub(super) fn seed(root: Seed, number: u32) -> Seed {
     let [a, b, c, d, e, f, g, h, ..] = root.key(&["verify", "trial", &number.to_string()]);
     Seed(u64::from_le_bytes([a, b, c, d, e, f, g, h]))
 }

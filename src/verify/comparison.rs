@@ -193,6 +193,13 @@ impl Metric {
     }
 }
 
+/// The mean of `values`, with Student's interval.
+pub(super) fn student(values: &[f64]) -> Estimate {
+    let n = values.len() as f64;
+    let of_values = variance(values).map(|variance| (variance / n, n - 1.0));
+    Estimate { mean: values.iter().sum::<f64>() / n, half_width: half_width([of_values]) }
+}
+
 /// The sample variance, if there are two values.
 fn variance(values: &[f64]) -> Option<f64> {
     let n = values.len() as f64;

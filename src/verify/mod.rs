@@ -8,9 +8,11 @@
 //! has a trial a seed, which draws the adapter's start, the order of the rows and
 //! what dropout hides; a `random` contender's rows are drawn by it, too.
 //!
-//! [`comparison`] makes intervals of the outcomes.
+//! [`comparison`] makes intervals of the outcomes. [`datamodel`] asks the same of the
+//! scores of all rows: trials on random halves of the pool show what they foretold.
 
 pub mod comparison;
+pub mod datamodel;
 mod outcome;
 pub mod repeated;
 mod text;

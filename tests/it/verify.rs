@@ -78,6 +78,24 @@ fn trials_are_kept_and_a_lost_one_comes_out_the_same() {
 }
 
 #[test]
+fn scores_are_compared_with_what_random_halves_do() {
+    let run = TestRun::new(24);
+    assert_eq!(run.run(&["--budget", "6"]).code, 0);
+    let args = ["verify", "--halves", "6", "--training-rate", "0.02", "--passes", "2", "--json"];
+    let said = run.run(&args);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let found: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!((&found["n-halves"], &found["n-targets"]), (&6.into(), &3.into()));
+    assert!(found["score"]["mean"].as_f64().unwrap().abs() <= 1.0);
+    // Half of the pool, twice.
+    let outcomes = trials(&run);
+    assert!(outcomes.iter().all(|(_, outcome)| outcome["n-rows"] == 12), "{outcomes:?}");
+    let again = run.run(&args);
+    assert_eq!(again.stdout, said.stdout);
+    assert!(again.stderr.contains("6 trials, 6 of them done"), "{}", again.stderr);
+}
+
+#[test]
 fn examples_that_were_trained_on_are_refused() {
     let run = with_eval(TestRun::new(24));
     assert_eq!(run.run(&["--budget", "6"]).code, 0);
