@@ -23,11 +23,13 @@
 //! [`pipeline`] runs the stages in a run directory, [`config`] holds their
 //! settings, and [`cli`] is the command line over both.
 
+pub mod baseline;
 pub mod cascade;
 pub mod checkpoint;
 pub mod cli;
 pub mod compute;
 pub mod config;
+pub mod first_pass;
 pub mod fs;
 pub mod gguf;
 pub mod gradient;
@@ -35,6 +37,7 @@ pub mod gradient;
 pub mod hub;
 pub mod influence;
 pub mod merge;
+pub mod method;
 pub mod model;
 pub mod pipeline;
 pub mod pool;

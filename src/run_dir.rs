@@ -92,6 +92,11 @@ impl RunDir {
         self.root.join("cascade.parquet")
     }
 
+    /// What the model's first pass found of the pool's losses.
+    pub fn losses(&self) -> PathBuf {
+        self.root.join("losses.parquet")
+    }
+
     /// All gradient stores.
     pub fn gradients(&self) -> PathBuf {
         self.root.join("gradients")

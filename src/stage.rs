@@ -11,8 +11,10 @@ pub enum Stage {
     Ingest,
     /// A short LoRA training; a checkpoint an epoch.
     Warmup,
-    /// A cheap first pass that ranks the pool. Off by default.
-    Cascade,
+    /// One forward pass over the pool, for the cascade and for methods that need no more.
+    // Its name in runs of earlier versions.
+    #[serde(alias = "cascade")]
+    FirstPass,
     /// Projected per-example gradients at every checkpoint.
     Gradients,
     /// Unit target rows and subtask centroids.
@@ -30,7 +32,7 @@ impl Stage {
     pub const ALL: [Self; 8] = [
         Self::Ingest,
         Self::Warmup,
-        Self::Cascade,
+        Self::FirstPass,
         Self::Gradients,
         Self::Index,
         Self::Score,
@@ -43,7 +45,7 @@ impl Stage {
         match self {
             Self::Ingest => "ingest",
             Self::Warmup => "warmup",
-            Self::Cascade => "cascade",
+            Self::FirstPass => "first-pass",
             Self::Gradients => "gradients",
             Self::Index => "index",
             Self::Score => "score",

@@ -108,8 +108,9 @@ pub(super) enum Command {
     Ingest,
     /// Train the LoRA warm-up
     Warmup,
-    /// Rank the pool by one forward pass (`--cascade SHARE`)
-    Cascade,
+    /// Go over the pool by one forward pass (for `--cascade`, `--method rds` or `perplexity`)
+    #[command(alias = "cascade")]
+    FirstPass,
     /// Compute and store projected per-example gradients
     Gradients {
         /// Only every N-th shard, starting with the I-th: `2/8`

@@ -161,7 +161,10 @@ impl CliError {
                 "give the run's own settings, another --run, or `less-select` without a stage to \
                  compute what changed"
             }
-            PipelineError::Off(Stage::Cascade) => "`--cascade SHARE` turns it on",
+            PipelineError::Off { stage: Stage::FirstPass, .. } => {
+                "`--cascade SHARE`, `--method rds` and `--method perplexity` turn it on"
+            }
+            PipelineError::Off { .. } => "`--method less` turns it on",
             PipelineError::Locked { source: LockError::Io(_), .. } => {
                 "name another place with --run"
             }

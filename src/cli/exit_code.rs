@@ -3,11 +3,14 @@
 //! Every match names every kind, so that a new kind of error does not compile
 //! until somebody gives it a number.
 
+#[cfg(feature = "torch")]
+mod torch;
+
 use std::io;
 
 use super::interrupt;
-use crate::cascade::similarities_file::{SimilaritiesError, SimilaritiesErrorKind};
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind};
+use crate::first_pass::row_values::{RowValuesError, RowValuesErrorKind};
 use crate::influence::InfluenceError;
 use crate::influence::scores_file::{ScoresError, ScoresErrorKind};
 use crate::merge::MergeError;
@@ -88,7 +91,7 @@ impl HasExitCode for PipelineError {
             Self::Checkpoint(err) => err.exit_code(),
             Self::Store(err) => err.exit_code(),
             Self::Influence(err) => err.exit_code(),
-            Self::Cascade(err) => err.exit_code(),
+            Self::FirstPass(err) => err.exit_code(),
             Self::Scores(err) => err.exit_code(),
             Self::Export(err) => err.exit_code(),
             Self::Report(ReportError::Page(_)) => ExitCode::Bug as u8,
@@ -97,7 +100,7 @@ impl HasExitCode for PipelineError {
             Self::Verify(err) => err.exit_code(),
             Self::Model(err) => err.exit_code(),
             Self::Weights(err) => err.exit_code(),
-            Self::Off(_) | Self::Lora(_) => ExitCode::Usage as u8,
+            Self::Off { .. } | Self::Lora(_) => ExitCode::Usage as u8,
             Self::Worker(err) => err.exit_code(),
         }
     }
@@ -302,14 +305,14 @@ impl HasExitCode for ScoresError {
     }
 }
 
-impl HasExitCode for SimilaritiesError {
+impl HasExitCode for RowValuesError {
     fn exit_code(&self) -> u8 {
         match &self.kind {
-            SimilaritiesErrorKind::Io(err) => err.exit_code(),
-            SimilaritiesErrorKind::Parquet(_)
-            | SimilaritiesErrorKind::Arrow(_)
-            | SimilaritiesErrorKind::Columns
-            | SimilaritiesErrorKind::Id(_) => ExitCode::Damaged as u8,
+            RowValuesErrorKind::Io(err) => err.exit_code(),
+            RowValuesErrorKind::Parquet(_)
+            | RowValuesErrorKind::Arrow(_)
+            | RowValuesErrorKind::Columns(_)
+            | RowValuesErrorKind::Id(_) => ExitCode::Damaged as u8,
         }
     }
 }
@@ -323,98 +326,6 @@ impl HasExitCode for ExportError {
             | ExportErrorKind::RowTooLarge { .. } => ExitCode::BadData as u8,
             ExportErrorKind::Changed { .. } => ExitCode::Damaged as u8,
             ExportErrorKind::Arrow(_) | ExportErrorKind::Parquet(_) => ExitCode::Io as u8,
-        }
-    }
-}
-
-#[cfg(feature = "torch")]
-mod torch {
-    use super::{ExitCode, HasExitCode, interrupt};
-    use crate::cascade::first_pass::FirstPassError;
-    use crate::gradient::collect::CollectError;
-    use crate::model::ModelError;
-    use crate::pipeline::torch::TorchError;
-    use crate::verify::train::TrialError;
-    use crate::warmup::WarmupError;
-
-    impl HasExitCode for TorchError {
-        fn exit_code(&self) -> u8 {
-            match self {
-                Self::Model(err) => err.exit_code(),
-                Self::Warmup(err) => err.exit_code(),
-                Self::Checkpoint(err) => err.exit_code(),
-                Self::FirstPass(err) => err.exit_code(),
-                Self::Similarities(err) => err.exit_code(),
-                Self::Collect(err) => err.exit_code(),
-                Self::Pool(err) => err.exit_code(),
-                Self::Projection(_) => ExitCode::Usage as u8,
-                Self::Trial(err) => err.exit_code(),
-                Self::Run(err) => err.exit_code(),
-                Self::Io(err) => err.exit_code(),
-            }
-        }
-    }
-
-    impl HasExitCode for WarmupError {
-        fn exit_code(&self) -> u8 {
-            match self {
-                Self::EmptyPool | Self::NoRate(_) | Self::NotFinite { .. } => {
-                    ExitCode::BadData as u8
-                }
-                Self::Pool(err) => err.exit_code(),
-                Self::Model(err) => err.exit_code(),
-                Self::Checkpoint(err) => err.exit_code(),
-                Self::Io(err) => err.exit_code(),
-                Self::Interrupted => interrupt::exit_code() as u8,
-            }
-        }
-    }
-
-    impl HasExitCode for TrialError {
-        fn exit_code(&self) -> u8 {
-            match self {
-                Self::Train { source, .. } => source.exit_code(),
-                Self::Assess { source, .. } => source.exit_code(),
-                Self::Pool(err) => err.exit_code(),
-                Self::Io(err) => err.exit_code(),
-                Self::Interrupted => interrupt::exit_code() as u8,
-            }
-        }
-    }
-
-    impl HasExitCode for ModelError {
-        fn exit_code(&self) -> u8 {
-            match self {
-                Self::Config(err) => err.exit_code(),
-                Self::Weights(err) => err.exit_code(),
-                Self::Lora(_) | Self::NoDevice { .. } => ExitCode::Usage as u8,
-                Self::Token { .. } | Self::TooLong { .. } => ExitCode::BadData as u8,
-                Self::OutOfMemory(_) | Self::Torch(_) => ExitCode::Temporary as u8,
-            }
-        }
-    }
-
-    impl HasExitCode for FirstPassError<ModelError> {
-        fn exit_code(&self) -> u8 {
-            match self {
-                Self::Represent(_, err) => err.exit_code(),
-                Self::Target(_) => ExitCode::BadData as u8,
-                Self::Pool(err) => err.exit_code(),
-                Self::Interrupted => interrupt::exit_code() as u8,
-            }
-        }
-    }
-
-    impl HasExitCode for CollectError<ModelError> {
-        fn exit_code(&self) -> u8 {
-            match self {
-                Self::Measure { .. } => ExitCode::BadData as u8,
-                Self::Prepare { source, .. } | Self::Backward { source, .. } => source.exit_code(),
-                Self::Pool(err) => err.exit_code(),
-                Self::Store(err) => err.exit_code(),
-                Self::Threads(_) => ExitCode::Temporary as u8,
-                Self::Interrupted => interrupt::exit_code() as u8,
-            }
         }
     }
 }

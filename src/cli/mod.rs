@@ -170,7 +170,7 @@ fn stage_of(command: &Command) -> Option<Stage> {
     match command {
         Command::Ingest => Some(Stage::Ingest),
         Command::Warmup => Some(Stage::Warmup),
-        Command::Cascade => Some(Stage::Cascade),
+        Command::FirstPass => Some(Stage::FirstPass),
         Command::Gradients { .. } => Some(Stage::Gradients),
         Command::Index => Some(Stage::Index),
         Command::Score => Some(Stage::Score),

@@ -11,6 +11,7 @@ use super::exit::{self, CliError};
 use crate::checkpoint::{self, Checkpoint};
 use crate::config::Config;
 use crate::config::layers::{self, Layer, Origin};
+use crate::method::Method;
 use crate::progress::Observer;
 use crate::run_dir::RunDir;
 
@@ -49,7 +50,11 @@ pub(super) fn resolve(cli: &Cli, observer: &dyn Observer) -> Result<Config, CliE
 fn lack_moments(layers: &[Layer]) -> bool {
     let (raw, origins) = layers::join(layers);
     let is_default = origins.get("gradient") == Some(&Origin::Default);
-    let Some(dir) = raw.checkpoints.filter(|_| is_default) else { return false };
+    let method = raw.method.as_deref().map(str::parse::<Method>);
+    let takes_gradients = method.is_some_and(|method| method.is_ok_and(Method::takes_gradients));
+    let Some(dir) = raw.checkpoints.filter(|_| is_default && takes_gradients) else {
+        return false;
+    };
     // What is wrong with a checkpoint is told by whoever reads it.
     let checkpoints = checkpoint::checkpoints_in(Path::new(&dir)).unwrap_or_default();
     !checkpoints.is_empty() && !checkpoints.iter().any(Checkpoint::has_optimizer_state)

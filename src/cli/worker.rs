@@ -47,8 +47,8 @@ enum Task {
         #[arg(long)]
         run: PathBuf,
     },
-    /// Rank the pool of a run by one forward pass
-    Cascade {
+    /// Go over the pool of a run by one forward pass
+    FirstPass {
         /// Settings
         #[arg(long)]
         config: PathBuf,
@@ -165,8 +165,8 @@ fn answer(task: &Task) -> Result<Value, TaskError> {
         Task::Warmup { config, run } => {
             Ok(torch::warmup(&settings(config)?, &RunDir::new(run), &Parent)?)
         }
-        Task::Cascade { config, run } => {
-            Ok(torch::cascade(&settings(config)?, &RunDir::new(run), &Parent)?)
+        Task::FirstPass { config, run } => {
+            Ok(torch::first_pass(&settings(config)?, &RunDir::new(run), &Parent)?)
         }
         Task::Gradients { config, run, shard } => {
             Ok(torch::gradients(&settings(config)?, &RunDir::new(run), *shard, &Parent)?)

@@ -9,6 +9,7 @@ use super::layers::{self, Layer, Origin};
 use super::{Config, ConfigError, RawConfig, location};
 use crate::checkpoint::LoraSettings;
 use crate::compute::{ComputeSettings, Device};
+use crate::method::Method;
 use crate::pool::{
     COLUMN_ROLES, EncodingSettings, IngestSettings, LossTurns, Source, TemplateSource,
 };
@@ -61,6 +62,7 @@ impl Settings<'_> {
                 self.raw.gradient.as_ref(),
                 "adam-v, adam, less-code, sgd",
             )?,
+            method: self.method()?,
             cascade: self.cascade()?,
             gradient_store: self.raw.gradient_store.as_ref().map(PathBuf::from),
             projection: self.projection()?,
@@ -208,10 +210,22 @@ impl Settings<'_> {
         })
     }
 
+    fn method(&self) -> Result<Method, ConfigError> {
+        self.one_of("method", self.raw.method.as_ref(), Method::CHOICES)
+    }
+
     fn cascade(&self) -> Result<Option<f64>, ConfigError> {
         let text = self.text("cascade", self.raw.cascade.as_ref())?;
         if text == "off" {
             return Ok(None);
+        }
+        let method = self.method()?;
+        if !method.takes_gradients() {
+            let message = format!(
+                "the cascade leaves out gradients, and method `{method}` takes none; it goes with \
+                 `--method less`, and `--cascade off` with the others"
+            );
+            return Err(self.invalid("cascade", message));
         }
         self.share("cascade", self.raw.cascade.as_ref(), false).map(Some)
     }

@@ -18,8 +18,10 @@ pub use raw::RawConfig;
 
 use crate::checkpoint::LoraSettings;
 use crate::compute::{ComputeSettings, Device};
+use crate::first_pass::FirstPass;
 use crate::gradient::direction::GradientKind;
 use crate::influence::Aggregation;
+use crate::method::Method;
 use crate::pool::{IngestSettings, TemplateSource};
 use crate::projection::ProjectionSettings;
 use crate::seed::Seed;
@@ -48,6 +50,8 @@ pub struct Config {
     pub lora: LoraSettings,
     /// Directions to store, at least one; the first one ranks.
     pub gradients: Vec<GradientKind>,
+    /// How the pool's rows are scored.
+    pub method: Method,
     /// Share of the pool, in `(0, 1]`, that the cascade's first pass lets
     /// through to the gradients; `None` is no first pass.
     pub cascade: Option<f64>,
@@ -84,8 +88,28 @@ pub struct Config {
 impl Config {
     /// The stages that these settings need, first to last.
     pub fn stages(&self) -> impl Iterator<Item = Stage> + use<> {
-        let has_cascade = self.cascade.is_some();
-        Stage::ALL.into_iter().filter(move |stage| has_cascade || *stage != Stage::Cascade)
+        let (method, has_cascade) = (self.method, self.cascade.is_some());
+        Stage::ALL.into_iter().filter(move |stage| method.takes(*stage, has_cascade))
+    }
+
+    /// What the first pass is to find, if there is one.
+    pub fn first_pass(&self) -> Option<FirstPass> {
+        match self.method {
+            Method::Less => self.cascade.map(|_| FirstPass::Similarities),
+            Method::Rds => Some(FirstPass::Cosines),
+            Method::Perplexity => Some(FirstPass::Losses),
+            Method::Bm25
+            | Method::Ngram
+            | Method::Length
+            | Method::Random
+            | Method::RandomBalanced => None,
+        }
+    }
+
+    /// Whether a stage of these settings needs the model itself, and not only its
+    /// tokenizer.
+    pub fn needs_model(&self) -> bool {
+        self.method.takes_gradients() || self.first_pass().is_some()
     }
 
     /// The kinds of direction that are stored, in one order whatever order they

@@ -20,6 +20,17 @@ pub struct RawConfig {
     #[serde(deserialize_with = "text_or_number", skip_serializing_if = "Option::is_none")]
     pub budget: Option<String>,
 
+    /// How rows are scored: less, rds, bm25, ngram, length, perplexity, random, random-balanced
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_METHOD",
+        hide_env = true,
+        help_heading = "Selection"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+
     /// Columns of the subset: messages, messages-only or original
     #[arg(
         long,

@@ -65,6 +65,13 @@ pub fn cosines_path(dir: &Path, checkpoint: &str) -> PathBuf {
     dir.join(format!("{PREFIX}{checkpoint}.arrow"))
 }
 
+/// The file of the cosines of a checkpoint in the folder `dir`, and its marker.
+pub fn cosines_files(dir: &Path, checkpoint: &str) -> [PathBuf; 2] {
+    let path = cosines_path(dir, checkpoint);
+    let marker = path.with_extension("json");
+    [path, marker]
+}
+
 /// Whether the file at `path` is named as one of these.
 pub fn is_cosines(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -3,8 +3,12 @@
 use tch::{Reduction, Tensor};
 
 use super::batch::Batch;
-use super::{LoraDecoder, ModelError, memory};
+use super::{LoraDecoder, ModelError, dim, memory};
 use crate::pool::Example;
+
+/// Logits in memory at once, 256 MB of f32: all of a batch for a CUDA device would be
+/// gigabytes.
+const LOGITS: i64 = 1 << 26;
 
 /// What one forward pass tells of an example.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,13 +42,27 @@ impl LoraDecoder {
     /// Of every supervised token its loss, and one where another was likelier.
     fn token_outcomes(&self, batch: &Batch) -> Result<[Vec<f32>; 2], ModelError> {
         let hidden = self.decoder.hidden(&batch.token_ids, &batch.lengths, &self.adapter);
-        let at = hidden.flatten(0, 1).f_index_select(0, &batch.positions)?;
-        let logits = self.decoder.logits(&at);
-        let targets = &batch.targets;
-        let losses =
-            logits.f_cross_entropy_loss::<Tensor>(targets, None, Reduction::None, -100, 0.0)?;
-        let misses = logits.f_argmax(-1, false)?.f_not_equal_tensor(targets)?;
-        Ok([super::flat(&[losses]), super::flat(&[misses.f_to_kind(tch::Kind::Float)?])])
+        let hidden = hidden.flatten(0, 1).f_index_select(0, &batch.positions)?;
+        let n_labels = hidden.size()[0];
+        let n_at_once = (LOGITS / dim(self.config().vocab_size)).max(1);
+        let (mut losses, mut misses) = (Vec::new(), Vec::new());
+        let mut start = 0;
+        while start < n_labels {
+            let n_own = n_at_once.min(n_labels - start);
+            let targets = &batch.targets.narrow(0, start, n_own);
+            let logits = self.decoder.logits(&hidden.narrow(0, start, n_own));
+            losses.push(logits.f_cross_entropy_loss::<Tensor>(
+                targets,
+                None,
+                Reduction::None,
+                -100,
+                0.0,
+            )?);
+            let is_other = logits.f_argmax(-1, false)?.f_not_equal_tensor(targets)?;
+            misses.push(is_other.f_to_kind(tch::Kind::Float)?);
+            start += n_own;
+        }
+        Ok([super::flat(&losses), super::flat(&misses)])
     }
 }
 

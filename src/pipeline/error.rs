@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::verify::VerifyError;
 use super::{lock, worker};
 use crate::influence::InfluenceError;
+use crate::method::Method;
 use crate::model::base_weights::BaseWeightError;
 use crate::pool::PoolError;
 use crate::stage::Stage;
@@ -44,8 +45,13 @@ pub enum PipelineError {
         run: PathBuf,
     },
     /// A stage was asked for that the settings leave out.
-    #[error("stage `{0}` is off")]
-    Off(Stage),
+    #[error("stage `{stage}` is off with method `{method}`")]
+    Off {
+        /// The stage.
+        stage: Stage,
+        /// The method of the settings.
+        method: Method,
+    },
     /// A file of the run was changed after the stage that wrote it.
     #[error("`{}` is not as stage `{stage}` wrote it", path.display())]
     Damaged {
@@ -75,9 +81,9 @@ pub enum PipelineError {
     /// Scores could not be computed.
     #[error("the pool could not be scored")]
     Influence(#[source] InfluenceError),
-    /// What the cascade found could not be written or read.
-    #[error("the cascade's similarities cannot be used")]
-    Cascade(#[from] crate::cascade::similarities_file::SimilaritiesError),
+    /// What the first pass found could not be written or read.
+    #[error("what the first pass found cannot be used")]
+    FirstPass(#[from] crate::first_pass::row_values::RowValuesError),
     /// The scores could not be written or read.
     #[error("the scores cannot be used")]
     Scores(#[from] crate::influence::scores_file::ScoresError),

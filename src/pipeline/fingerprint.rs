@@ -114,7 +114,7 @@ pub fn inputs_of(
     match stage {
         Stage::Ingest => {}
         Stage::Warmup => outputs_of(Stage::Ingest, &|name| name == "pool/pool.parquet"),
-        Stage::Cascade => outputs_of(Stage::Ingest, &tables),
+        Stage::FirstPass => outputs_of(Stage::Ingest, &tables),
         Stage::Gradients => {
             outputs_of(Stage::Ingest, &tables);
             outputs_of(Stage::Warmup, &any);
@@ -122,6 +122,10 @@ pub fn inputs_of(
         Stage::Index => {
             outputs_of(Stage::Gradients, &|name| name.contains("/target/"));
             outputs_of(Stage::Ingest, &|name| name == "pool/target.parquet");
+        }
+        Stage::Score if !config.method.takes_gradients() => {
+            outputs_of(Stage::Ingest, &tables);
+            outputs_of(Stage::FirstPass, &|_| config.method.takes_first_pass());
         }
         Stage::Score => {
             outputs_of(Stage::Gradients, &|name| name.contains("/pool/"));
@@ -140,7 +144,7 @@ pub fn inputs_of(
         }
     }
     if config.cascade.is_some() && reads_cascade(stage) {
-        outputs_of(Stage::Cascade, &any);
+        outputs_of(Stage::FirstPass, &any);
     }
     outside_inputs(stage, config, checksums, &mut files)?;
     Ok(StageInputs { code_version: code_version(stage), settings, files })
@@ -183,7 +187,7 @@ pub fn gradient_fingerprint(
 fn code_version(stage: Stage) -> u32 {
     match stage {
         Stage::Ingest | Stage::Warmup | Stage::Gradients | Stage::Score => 2,
-        Stage::Cascade | Stage::Index | Stage::Select | Stage::Report => 1,
+        Stage::FirstPass | Stage::Index | Stage::Select | Stage::Report => 1,
     }
 }
 
@@ -200,6 +204,7 @@ fn settings_of(stage: Stage, config: &Config) -> Value {
         warmup,
         lora,
         gradients, // stored in one order, scored in theirs: the first one ranks
+        method,
         cascade,
         gradient_store: _, // where, not what
         projection,
@@ -230,14 +235,22 @@ fn settings_of(stage: Stage, config: &Config) -> Value {
         Stage::Warmup => json!({
             "warmup": warmup, "lora": lora, "dtype": dtype, "seed": seed, "random-weights": random_weights,
         }),
-        Stage::Cascade => json!({ "dtype": dtype, "random-weights": random_weights }),
+        Stage::FirstPass => json!({
+            "first-pass": config.first_pass(), "dtype": dtype, "random-weights": random_weights,
+        }),
         Stage::Gradients => json!({
             "cascade": cascade, "gradient": config.stored_kinds(), "projection": projection, "store-dtype": store_dtype,
             "shard-rows": shard_rows, "dtype": dtype, "seed": seed, "random-weights": random_weights,
         }),
-        Stage::Index | Stage::Report => json!({}),
-        Stage::Score => json!({ "gradient": gradients, "aggregation": aggregations }),
-        Stage::Select => json!({ "budget": budget.to_string(), "schema": schema }),
+        Stage::Index => json!({}),
+        Stage::Score if method.takes_gradients() => {
+            json!({ "method": method, "gradient": gradients, "aggregation": aggregations })
+        }
+        Stage::Score if method.is_drawn() => json!({ "method": method, "seed": seed }),
+        Stage::Score | Stage::Report => json!({ "method": method }),
+        Stage::Select => {
+            json!({ "method": method, "budget": budget.to_string(), "schema": schema })
+        }
     }
 }
 
@@ -265,13 +278,15 @@ fn outside_inputs(
             }
             Ok(add_folder("model", &config.model, ChatEncoder::reads, checksums, files)?)
         }
-        Stage::Cascade => add_weights(config, checksums, files),
+        Stage::FirstPass => add_weights(config, checksums, files),
         Stage::Warmup | Stage::Gradients => {
             add_weights(config, checksums, files)?;
             add_own_checkpoints(config, checksums, files)
         }
-        Stage::Score => add_own_checkpoints(config, checksums, files),
-        Stage::Index | Stage::Select | Stage::Report => Ok(()),
+        Stage::Score if config.method.takes_gradients() => {
+            add_own_checkpoints(config, checksums, files)
+        }
+        Stage::Score | Stage::Index | Stage::Select | Stage::Report => Ok(()),
     }
 }
 

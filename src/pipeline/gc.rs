@@ -115,6 +115,7 @@ impl Search<'_> {
         self.unfinished_files()?;
         self.checkpoints()?;
         self.stores()?;
+        self.first_pass()?;
         self.scores()?;
         if subsets {
             self.subsets()?;
@@ -235,8 +236,23 @@ impl Search<'_> {
             }
         }
         for path in entries(&self.run.cosines())? {
-            if is_cosines(&path) && !self.is_recorded(Stage::Score, &path) {
+            let stages = [Stage::FirstPass, Stage::Score];
+            let is_recorded = stages.iter().any(|stage| self.is_recorded(*stage, &path));
+            if is_cosines(&path) && !is_recorded {
                 self.add(path, "cosines at a checkpoint that is gone")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the model's first pass found for something else than it is needed for now.
+    fn first_pass(&mut self) -> io::Result<()> {
+        if !self.manifest.stages.contains_key(&Stage::FirstPass) {
+            return Ok(());
+        }
+        for path in [self.run.cascade(), self.run.losses()] {
+            if path.is_file() && !self.is_recorded(Stage::FirstPass, &path) {
+                self.add(path, "of a first pass for something else")?;
             }
         }
         Ok(())

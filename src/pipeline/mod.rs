@@ -6,11 +6,13 @@ mod datamodel;
 mod error;
 pub mod events;
 pub mod fingerprint;
+mod first_pass;
 pub mod fsck;
 pub mod gc;
 pub mod lock;
 pub mod manifest;
 mod pinned;
+mod scores;
 mod stages;
 pub mod state;
 mod stores;
@@ -83,9 +85,7 @@ impl Run<'_> {
     ///
     /// If an earlier stage is not complete, or was made from other settings.
     pub fn one(&self, stage: Stage) -> Result<(), PipelineError> {
-        if self.config.stages().all(|needed| needed != stage) {
-            return Err(PipelineError::Off(stage));
-        }
+        self.require_on(stage)?;
         self.under_lock(|run, checksums| {
             run.require_earlier(stage, checksums)?;
             run.keep_settings()?;
@@ -100,6 +100,7 @@ impl Run<'_> {
     ///
     /// As [`one`](Self::one).
     pub fn shards(&self, part: Part) -> Result<(), PipelineError> {
+        self.require_on(Stage::Gradients)?;
         let lock = self.lock(lock::shared)?;
         let result = self.logged(|run| {
             let mut checksums = Checksums::open(run.dir.checksums());
@@ -119,6 +120,12 @@ impl Run<'_> {
         });
         drop(lock);
         result
+    }
+
+    /// Refuses a stage that the settings leave out.
+    fn require_on(&self, stage: Stage) -> Result<(), PipelineError> {
+        let is_on = self.config.stages().any(|needed| needed == stage);
+        if is_on { Ok(()) } else { Err(PipelineError::Off { stage, method: self.config.method }) }
     }
 
     /// Takes the run for this process, and works.
@@ -156,6 +163,9 @@ impl Run<'_> {
     /// Refuses, before anything else is done, a model that a later stage would
     /// refuse. Whether its weights are finite is seen when they are loaded.
     fn check_model(&self) -> Result<(), PipelineError> {
+        if !self.config.needs_model() {
+            return Ok(());
+        }
         let model = DecoderConfig::read(&self.config.model)?;
         model.lora_layout(&self.config.lora)?;
         if self.config.random_weights.is_none() {
@@ -164,8 +174,12 @@ impl Run<'_> {
         Ok(())
     }
 
-    /// The checkpoints gradients are taken at: the warm-up's, or the user's own.
+    /// The checkpoints gradients are taken at: the warm-up's, or the user's own. A method
+    /// without gradients has none.
     fn checkpoints(&self) -> Result<Vec<Checkpoint>, PipelineError> {
+        if !self.config.method.takes_gradients() {
+            return Ok(Vec::new());
+        }
         Ok(checkpoints_in(&checkpoints_dir(self.config, self.dir))?)
     }
 

@@ -11,7 +11,7 @@ use super::manifest::Manifest;
 use super::stores::RunStore;
 use super::{PipelineError, Run, pinned, workers};
 use crate::cascade::kept::KeptRows;
-use crate::cascade::{Similarities, recall};
+use crate::cascade::recall;
 use crate::checkpoint::Checkpoint;
 use crate::config::layers::to_map;
 use crate::fs::remove_unfinished;
@@ -50,9 +50,10 @@ pub(super) fn run(
     match stage {
         Stage::Ingest => ingest_tables(run),
         Stage::Warmup => warm_up(run),
-        Stage::Cascade => cascade(run),
+        Stage::FirstPass => run.first_pass(),
         Stage::Gradients => gradients(run, inputs, checksums),
         Stage::Index => index_target(run),
+        Stage::Score if !run.config.method.takes_gradients() => run.score_without_gradients(),
         Stage::Score => score_pool(run),
         Stage::Select => select_subset(run, inputs),
         Stage::Report => write_report(run),
@@ -79,11 +80,6 @@ fn warm_up(run: &Run<'_>) -> Result<Output, PipelineError> {
         files.extend(checkpoint.files());
     }
     Ok(Output { files: with_checksums(files)?, summary: said(&answer) })
-}
-
-fn cascade(run: &Run<'_>) -> Result<Output, PipelineError> {
-    let answer = run.worker_alone(&["cascade", "--run", &run.dir.root().display().to_string()])?;
-    Ok(Output { files: with_checksums([run.dir.cascade()])?, summary: said(&answer) })
 }
 
 fn gradients(
@@ -189,7 +185,8 @@ fn select_subset(run: &Run<'_>, inputs: &StageInputs) -> Result<Output, Pipeline
     let selected = top(&scores, run.config.budget);
     let rows = subset_rows(&scores, &selected, |positions| pool.records(positions))?;
     let provenance = provenance(run, inputs)?;
-    let published = publish(run.dir.root(), &rows, run.config.schema, &provenance)?;
+    let published =
+        publish(run.dir.root(), &rows, run.config.method, run.config.schema, &provenance)?;
     for message in published.notes {
         run.observer.notify(Event::Warning { message });
     }
@@ -204,7 +201,7 @@ fn provenance(run: &Run<'_>, inputs: &StageInputs) -> Result<Value, PipelineErro
     let checkpoints = facts(&run.checkpoints()?);
     Ok(json!({
         "tool": format!("less-select {}", env!("CARGO_PKG_VERSION")),
-        "method": "LESS (Xia et al., ICML 2024)",
+        "method": run.config.method.source(),
         "settings": run.config.portable(),
         "checkpoints": checkpoints,
         "fingerprint": inputs.fingerprint(),
@@ -232,10 +229,13 @@ fn run_facts(run: &Run<'_>, selected: &[Selected]) -> Result<RunFacts, PipelineE
     let provenance: Value = serde_json::from_slice(&fs_err::read(subset.join("less-select.json"))?)
         .map_err(std::io::Error::from)?;
     let notes = provenance["notes"].as_array().into_iter().flatten();
-    let stages = Manifest::read(run.dir)?.stages.into_iter();
+    // Those of another method may stand beside them.
+    let mut records = Manifest::read(run.dir)?.stages;
+    let stages = run.config.stages().filter_map(|stage| Some((stage, records.remove(&stage)?)));
     Ok(RunFacts {
         name: run.dir.root().file_name().unwrap_or_default().to_string_lossy().into_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        method: run.config.method,
         budget: run.config.budget,
         cascade: run.cascade_facts(selected)?,
         subset,
@@ -254,10 +254,6 @@ fn run_facts(run: &Run<'_>, selected: &[Selected]) -> Result<RunFacts, PipelineE
 }
 
 impl Run<'_> {
-    fn similarities(&self) -> Result<Similarities, PipelineError> {
-        Ok(Similarities::read(&self.dir.cascade())?)
-    }
-
     /// What there is to say of the cascade: recall only where it left nothing
     /// out.
     fn cascade_facts(&self, selected: &[Selected]) -> Result<Option<CascadeFacts>, PipelineError> {
@@ -284,13 +280,13 @@ fn facts(checkpoints: &[Checkpoint]) -> Vec<CheckpointFacts> {
     checkpoints.iter().map(facts).collect()
 }
 
-fn with_checksums(
+pub(super) fn with_checksums(
     paths: impl IntoIterator<Item = PathBuf>,
 ) -> Result<Vec<(PathBuf, String)>, PipelineError> {
     let checksum = |path: PathBuf| crate::fs::checksum(&path).map(|checksum| (path, checksum));
     Ok(paths.into_iter().map(checksum).collect::<Result<_, _>>()?)
 }
 
-fn said(answer: &Value) -> String {
+pub(super) fn said(answer: &Value) -> String {
     answer["summary"].as_str().unwrap_or("done").to_owned()
 }

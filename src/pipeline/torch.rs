@@ -11,11 +11,14 @@ use super::fingerprint::{gradient_fingerprint, inputs_of};
 use super::manifest::Manifest;
 use super::stores::{self, Tables};
 use super::{PipelineError, checkpoints_dir};
-use crate::cascade::first_pass::{FirstPassError, first_pass};
-use crate::cascade::similarities_file::SimilaritiesError;
+use crate::baseline::rds;
+use crate::cascade::Similarities;
 use crate::checkpoint::{Checkpoint, CheckpointError, LoraSettings, checkpoints_in};
 use crate::compute::Dtype;
 use crate::config::Config;
+use crate::first_pass::losses::Losses;
+use crate::first_pass::row_values::RowValuesError;
+use crate::first_pass::{FirstPass, FirstPassError};
 use crate::gradient::collect::{CollectError, CollectSettings};
 use crate::gradient::collect_lora;
 use crate::gradient::direction::Moments;
@@ -49,12 +52,12 @@ pub enum TorchError {
     /// A checkpoint cannot be read.
     #[error("the checkpoints cannot be used")]
     Checkpoint(#[from] CheckpointError),
-    /// The cascade's first pass failed.
+    /// The first pass failed.
     #[error("the first pass failed")]
-    FirstPass(#[from] FirstPassError<ModelError>),
+    FirstPass(#[from] Box<FirstPassError<ModelError>>),
     /// What the first pass found cannot be written or read.
-    #[error("the cascade's similarities cannot be used")]
-    Similarities(#[from] SimilaritiesError),
+    #[error("what the first pass found cannot be used")]
+    RowValues(#[from] RowValuesError),
     /// Gradients could not be computed or stored.
     #[error("the gradients could not be collected")]
     Collect(#[from] Box<CollectError<ModelError>>),
@@ -94,25 +97,45 @@ pub fn warmup(config: &Config, run: &RunDir, observer: &dyn Observer) -> Result<
     Ok(json!({ "summary": summary.to_string() }))
 }
 
-/// Compares the pool of `run` with its target by one forward pass of the model
-/// as it comes.
+/// Goes over the pool of `run`, and where it is compared with its target over that, by
+/// one forward pass of the model as it comes.
 ///
 /// # Errors
 ///
 /// See [`TorchError`].
-pub fn cascade(
+pub fn first_pass(
     config: &Config,
     run: &RunDir,
     observer: &dyn Observer,
 ) -> Result<Value, TorchError> {
+    let wanted = config
+        .first_pass()
+        .ok_or(PipelineError::Off { stage: Stage::FirstPass, method: config.method })?;
     let [pool, target] =
         [Split::Pool, Split::Target].map(|split| ExampleTable::open(&run.table(split)));
+    let (pool, target) = (pool?, target?);
     // Its adapter is zero.
     let mut model = load(config, &config.lora)?;
     let batch_tokens = model.batch_tokens;
-    let found = first_pass(&mut model, &pool?, &target?, batch_tokens, observer)?;
-    found.write(&run.cascade())?;
-    Ok(json!({ "summary": format!("{} rows compared with the target", found.ids.len()) }))
+    match wanted {
+        FirstPass::Similarities => {
+            Similarities::of(&mut model, &pool, &target, batch_tokens, observer)
+                .map_err(Box::new)?
+                .write(&run.cascade())?;
+        }
+        FirstPass::Cosines => {
+            let dir = run.cosines();
+            rds::write_likeness(&mut model, &pool, &target, batch_tokens, &dir, observer)
+                .map_err(Box::new)?;
+        }
+        FirstPass::Losses => {
+            Losses::of(&mut model, &pool, batch_tokens, observer)
+                .map_err(Box::new)?
+                .write(&run.losses())?;
+        }
+    }
+    let done = if wanted == FirstPass::Losses { "read" } else { "compared with the target" };
+    Ok(json!({ "summary": format!("{} rows {done}", pool.rows().len()) }))
 }
 
 /// Collects this part's gradient shards of `run`, pool and target, at every

@@ -7,11 +7,12 @@
 mod chart;
 mod composition;
 mod correlation;
-mod numbers;
+pub(crate) mod numbers;
 mod page;
 mod quote;
 mod spread;
 mod summary;
+pub(crate) mod table;
 mod text;
 mod warnings;
 

@@ -4,7 +4,7 @@
 const NONE: &str = "–";
 
 /// A count with separators: `1,234,567`.
-pub(super) fn count(n: u64) -> String {
+pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (position, digit) in digits.chars().enumerate() {
@@ -17,7 +17,7 @@ pub(super) fn count(n: u64) -> String {
 }
 
 /// A share in `[0, 1]` as percent: `5.0%`, and `<0.1%` for what is not nothing.
-pub(super) fn percent(share: f64) -> String {
+pub(crate) fn percent(share: f64) -> String {
     if share > 0.0 && share < 0.0005 {
         "<0.1%".to_owned()
     } else {
@@ -26,7 +26,7 @@ pub(super) fn percent(share: f64) -> String {
 }
 
 /// A score or a rate: `0.3012`, and `−2.10e-5` where four decimals say little.
-pub(super) fn score(score: f64) -> String {
+pub(crate) fn score(score: f64) -> String {
     if score == 0.0 || score.abs() >= 1e-3 {
         minus(format!("{score:.4}"))
     } else {
@@ -35,22 +35,22 @@ pub(super) fn score(score: f64) -> String {
 }
 
 /// A number to `places` decimals, with the minus sign of print.
-pub(super) fn fixed(value: Option<f64>, places: usize) -> String {
+pub(crate) fn fixed(value: Option<f64>, places: usize) -> String {
     value.map_or_else(|| NONE.to_owned(), |value| minus(format!("{value:.places$}")))
 }
 
 /// A correlation, its sign always written: `+0.31`.
-pub(super) fn signed(value: Option<f64>) -> String {
+pub(crate) fn signed(value: Option<f64>) -> String {
     value.map_or_else(|| NONE.to_owned(), |value| minus(format!("{value:+.2}")))
 }
 
 /// How many times more often a source is in the subset than in the pool: `4.2×`.
-pub(super) fn lift(value: Option<f64>) -> String {
+pub(crate) fn lift(value: Option<f64>) -> String {
     value.map_or_else(|| NONE.to_owned(), |value| format!("{value:.1}×"))
 }
 
 /// A time: `0.4 s`, `42 s`, `3 min 05 s`, `2 h 10 min`.
-pub(super) fn seconds(seconds: f64) -> String {
+pub(crate) fn seconds(seconds: f64) -> String {
     #[expect(clippy::cast_sign_loss, reason = "a duration; what is not a number becomes zero")]
     let whole = seconds.round() as u64;
     match whole {

@@ -21,6 +21,9 @@ pub(super) fn render(summary: &Summary) -> Result<String, Error> {
     environment.add_template(TEMPLATE, include_str!("page.html"))?;
     environment.get_template(TEMPLATE)?.render(context! {
         summary => Value::from(Serde(summary)),
+        method_chooses => summary.run.method.chooses(),
+        method_source => summary.run.method.source(),
+        method_score => summary.run.method.score(),
         settings => settings(&summary.run.settings),
         largest_source => largest(summary.sources.iter().flat_map(|source| [source.pool_share, source.subset_share])),
         largest_subtask => largest(summary.subtasks.iter().flat_map(|subtask| [subtask.ranked_share, subtask.subset_share])),

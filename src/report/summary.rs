@@ -11,6 +11,7 @@ use super::spread::{Lengths, Scores};
 use super::warnings::warnings;
 use crate::cascade::recall::Recall;
 use crate::influence::scores::{ScoreRow, ScoreTable};
+use crate::method::Method;
 use crate::pool::table::Record;
 use crate::selection::{Budget, Selected, ranking};
 use crate::stage::Stage;
@@ -28,6 +29,8 @@ pub struct RunFacts {
     pub name: String,
     /// Version of less-select.
     pub version: String,
+    /// How rows were scored.
+    pub method: Method,
     /// How much was asked for.
     pub budget: Budget,
     /// The first pass, if there was one.
@@ -178,7 +181,7 @@ impl Summary {
         let correlations =
             PoolAndSubset { pool: correlated(&ranked), subset: correlated(selected) };
         let flagged = Flagged::of(&scores.rows);
-        let warnings = warnings(&run.notes, &lengths, &correlations, &flagged);
+        let warnings = warnings(run.method, &run.notes, &lengths, &correlations, &flagged);
         Ok(Self {
             format: FORMAT,
             size: Size::of(&all, &kept, ranked.len()),

@@ -6,8 +6,10 @@ use unicode_width::UnicodeWidthStr;
 
 use super::numbers::{count, lift, percent, score};
 use super::quote::{fit, one_line};
+use super::table::table;
 use super::{CascadeFacts, Quote, SourceShare, Summary};
 use crate::cascade::recall::Recall;
+use crate::method::Method;
 
 /// Columns of a name in a table at most.
 const NAME_WIDTH: usize = 24;
@@ -42,6 +44,9 @@ fn headline(text: &mut String, summary: &Summary) {
     let size = &summary.size;
     let path = one_line(&summary.run.subset.display().to_string(), 400);
     let _ = writeln!(text, "Subset  {path}");
+    if summary.run.method != Method::Less {
+        let _ = writeln!(text, "        by {}", summary.run.method.source());
+    }
     let _ = writeln!(
         text,
         "        {} of {} examples ({}), {} tokens",
@@ -81,22 +86,6 @@ fn sources(text: &mut String, sources: &[SourceShare]) {
     table(text, &rows);
     if let Some(n_more @ 1..) = sources.len().checked_sub(N_SOURCES) {
         let _ = writeln!(text, "and {n_more} more");
-    }
-}
-
-/// The first column to the left, the others to the right.
-fn table<const N: usize>(text: &mut String, rows: &[[String; N]]) {
-    let width = |column: usize| rows.iter().map(|row| row[column].width()).max().unwrap_or(0);
-    let widths: [usize; N] = std::array::from_fn(width);
-    for row in rows {
-        for (column, (cell, width)) in row.iter().zip(widths).enumerate() {
-            let pad = " ".repeat(width - cell.width());
-            let _ = match column {
-                0 => write!(text, "{cell}{pad}"),
-                _ => write!(text, "  {pad}{cell}"),
-            };
-        }
-        text.push('\n');
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::numbers::{count, signed};
 use super::{Correlations, Flagged, Lengths, PoolAndSubset};
+use crate::method::Method;
 
 /// A correlation of this size and more is worth a warning.
 const STRONG: f64 = 0.5;
@@ -11,6 +12,7 @@ const SHORT: f64 = 0.5;
 
 /// One sentence for each, without a final period, after the run's own `notes`.
 pub(super) fn warnings(
+    method: Method,
     notes: &[String],
     lengths: &PoolAndSubset<Lengths>,
     correlations: &PoolAndSubset<Correlations>,
@@ -28,7 +30,8 @@ pub(super) fn warnings(
     for (what, value) in
         [("answer length", n_supervised), ("total length", n_tokens), ("gradient norm", norm)]
     {
-        if value.is_some_and(|value| value.abs() >= STRONG) {
+        // Which is what `length` is.
+        if method != Method::Length && value.is_some_and(|value| value.abs() >= STRONG) {
             let value = signed(value);
             warnings
                 .push(format!("the score follows {what} (rank correlation {value} over the pool)"));

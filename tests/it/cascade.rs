@@ -1,7 +1,7 @@
 //! The cascade: a first pass by likeness, gradients of the best share only.
 
-use less_select::cascade::first_pass::first_pass;
-use less_select::cascade::{Represent, Similarities};
+use less_select::cascade::Similarities;
+use less_select::first_pass::Represent;
 use less_select::pool::Example;
 use less_select::progress::Silent;
 
@@ -56,7 +56,7 @@ fn a_row_is_as_like_the_target_as_its_best_subtask_says() {
     };
     for (batch_tokens, largest) in [(1, 1), (100_000, pool.examples.len())] {
         let mut model = Counts::default();
-        let found = first_pass(&mut model, &pool, &target, batch_tokens, &Silent).unwrap();
+        let found = Similarities::of(&mut model, &pool, &target, batch_tokens, &Silent).unwrap();
         assert_eq!(model.largest_batch, largest);
         for (row, similarity) in pool.examples.iter().zip(&found.similarities) {
             approx::assert_abs_diff_eq!(f64::from(*similarity), slow(row), epsilon = 1e-6);
@@ -129,8 +129,8 @@ mod runs {
         let said = run.say(&["cascade"]);
         assert_eq!(said.code, 2, "{}", said.stderr);
         insta::assert_snapshot!(said.stderr, @r"
-        error: stage `cascade` is off
-        hint: `--cascade SHARE` turns it on
+        error: stage `first-pass` is off with method `less`
+        hint: `--cascade SHARE`, `--method rds` and `--method perplexity` turn it on
         ");
     }
 }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use arrow::datatypes::DataType;
 use fs_err as fs;
+use less_select::method::Method;
 use less_select::selection::Schema;
 use less_select::selection::export::{Published, SubsetRow, publish};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -19,7 +20,7 @@ fn provenance() -> Value {
 }
 
 fn published(run_dir: &Path, rows: &[SubsetRow<'_>], schema: Schema) -> Published {
-    publish(run_dir, rows, schema, &provenance()).unwrap()
+    publish(run_dir, rows, Method::Less, schema, &provenance()).unwrap()
 }
 
 fn reader(published: &Published) -> ParquetRecordBatchReaderBuilder<impl ChunkReader + 'static> {
@@ -246,7 +247,8 @@ fn an_edited_card_is_kept_and_changed_data_is_refused() {
     fs::write(&subset.data_file, "not parquet").unwrap();
     let before = tree(dir.path());
     let error =
-        publish(dir.path(), &pool.subset("10%"), Schema::Messages, &provenance()).unwrap_err();
+        publish(dir.path(), &pool.subset("10%"), Method::Less, Schema::Messages, &provenance())
+            .unwrap_err();
     insta::with_settings!({ filters => FILTERS }, {
         insta::assert_snapshot!(chain(&error, dir.path()), @r"
         failed to publish the subset in `<dir>`
@@ -260,7 +262,7 @@ fn an_edited_card_is_kept_and_changed_data_is_refused() {
 fn an_empty_subset_is_an_error_and_leaves_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let run_dir = dir.path().join("run");
-    let error = publish(&run_dir, &[], Schema::Messages, &provenance()).unwrap_err();
+    let error = publish(&run_dir, &[], Method::Less, Schema::Messages, &provenance()).unwrap_err();
     insta::with_settings!({ filters => FILTERS }, {
         insta::assert_snapshot!(chain(&error, dir.path()), @r"
         failed to publish the subset in `<dir>/run`
@@ -275,9 +277,14 @@ fn a_run_directory_that_cannot_be_made_is_named() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("file"), "").unwrap();
     let run_dir = dir.path().join("file/run");
-    let error =
-        publish(&run_dir, &ScoredPool::new(100).subset("5"), Schema::Messages, &provenance())
-            .unwrap_err();
+    let error = publish(
+        &run_dir,
+        &ScoredPool::new(100).subset("5"),
+        Method::Less,
+        Schema::Messages,
+        &provenance(),
+    )
+    .unwrap_err();
     insta::with_settings!({ filters => FILTERS }, {
         insta::assert_snapshot!(chain(&error, dir.path()), @r"
         failed to publish the subset in `<dir>/file/run`
@@ -294,7 +301,8 @@ fn a_full_disk_is_named_and_leaves_nothing() {
     let small = published(&disk.0, &pool.subset("10"), Schema::Messages);
     let before = tree(&disk.0);
     let error =
-        publish(&disk.0, &pool.subset("100%"), Schema::Messages, &provenance()).unwrap_err();
+        publish(&disk.0, &pool.subset("100%"), Method::Less, Schema::Messages, &provenance())
+            .unwrap_err();
     insta::with_settings!({ filters => FILTERS }, {
         insta::assert_snapshot!(chain(&error, &disk.0), @r"
         failed to publish the subset in `<dir>`

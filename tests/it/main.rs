@@ -7,6 +7,8 @@ mod architecture;
 // What people, files and machines do to a run.
 #[cfg(feature = "torch")]
 mod bad_input;
+// What LESS is compared with.
+mod baseline;
 mod cascade;
 mod cli;
 mod collect;
@@ -36,6 +38,8 @@ mod hostile;
 #[cfg(feature = "hub")]
 mod hub;
 mod ingest;
+// The same command by another method.
+mod methods;
 // The same command, night after night.
 #[cfg(feature = "torch")]
 mod nightly;
@@ -64,5 +68,4 @@ mod toy;
 mod trainers;
 #[cfg(feature = "torch")]
 mod verify;
-#[cfg(feature = "torch")]
 mod whole_run;

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use less_select::method::Method;
 use less_select::report::{CheckpointFacts, RunFacts, StageCost, Summary, text, write};
 use less_select::selection::Selected;
 use less_select::stage::Stage;
@@ -32,6 +33,7 @@ fn facts() -> RunFacts {
     RunFacts {
         name: "gsm8k from a mixture".to_owned(),
         version: "0.1.0".to_owned(),
+        method: Method::Less,
         budget: "0.05".parse().unwrap(),
         cascade: None,
         subset: PathBuf::from("runs/gsm8k/subset-1a7e8a8b"),

@@ -47,19 +47,24 @@ impl Finding {
     }
 }
 
-/// Checks the machine, libtorch, the model and the data. A failed check is part
-/// of the answer.
+/// Checks the machine, libtorch, the model and the data, as far as the method needs
+/// them. A failed check is part of the answer.
 pub(super) fn doctor(context: &Context<'_>, row_tokens: u32) -> Answer {
-    let checks: [(&str, Check); 5] = [
-        ("machine", machine),
-        ("libtorch", libtorch),
-        ("model", model),
-        ("data", data),
-        ("gradients", gradients),
+    let (needs_model, takes_gradients) =
+        (context.config.needs_model(), context.config.method.takes_gradients());
+    let checks: [(&str, bool, Check); 5] = [
+        ("machine", true, machine),
+        ("libtorch", needs_model, libtorch),
+        ("model", needs_model, model),
+        ("data", true, data),
+        ("gradients", takes_gradients, gradients),
     ];
+    let needed = checks.into_iter().filter(|(_, is_needed, _)| *is_needed);
     let mut findings: Vec<Finding> =
-        checks.into_iter().map(|(subject, check)| Finding::new(subject, check(context))).collect();
-    findings.push(Finding::new("speed", speed(context, row_tokens)));
+        needed.map(|(subject, _, check)| Finding::new(subject, check(context))).collect();
+    if takes_gradients {
+        findings.push(Finding::new("speed", speed(context, row_tokens)));
+    }
     answer(&findings)
 }
 

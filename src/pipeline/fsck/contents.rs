@@ -70,7 +70,7 @@ impl Check<'_> {
     pub(super) fn settings(&mut self) -> Vec<Stage> {
         let path = self.run.config();
         if self.manifest.stages.is_empty() && !path.exists() {
-            return Stage::ALL.into_iter().filter(|stage| *stage != Stage::Cascade).collect();
+            return Stage::ALL.into_iter().filter(|stage| *stage != Stage::FirstPass).collect();
         }
         let what = match fs_err::read_to_string(&path) {
             Err(err) => err.to_string(),

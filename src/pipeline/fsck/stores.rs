@@ -110,7 +110,7 @@ impl Check<'_> {
         let record = self.manifest.stages.get(&Stage::Gradients)?;
         let share = record.made_from.settings.get("cascade").and_then(serde_json::Value::as_f64);
         let from: &[Stage] =
-            if share.is_some() { &[Stage::Ingest, Stage::Cascade] } else { &[Stage::Ingest] };
+            if share.is_some() { &[Stage::Ingest, Stage::FirstPass] } else { &[Stage::Ingest] };
         if from.iter().any(|stage| self.whole(*stage).is_none())
             || self.changed_input(record).is_some()
         {
@@ -124,7 +124,7 @@ impl Check<'_> {
         match Similarities::read(&self.run.cascade()) {
             Ok(found) => Some(ids(KeptRows::new(&table, found.kept(share)).rows())),
             Err(err) => {
-                self.damaged(Some(Stage::Cascade), &self.run.cascade(), reason(&err));
+                self.damaged(Some(Stage::FirstPass), &self.run.cascade(), reason(&err));
                 None
             }
         }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::columns::Schema;
 use super::contents::{Contents, Part};
+use crate::method::Method;
 
 /// Rows of a composition table at most; `less-select.json` has them all.
 const TABLE_ROWS: usize = 30;
@@ -18,15 +19,18 @@ pub(super) fn readme(contents: &Contents<'_>) -> String {
         text,
         "\n# A subset chosen by less-select\n\n\
          {} examples, {} tokens ({} of them supervised), in order of rank: the examples of an \
-         instruction pool whose gradients serve a target skill best \
-         (LESS, Xia et al., ICML 2024).\n",
-        subset.n_rows, subset.n_tokens, subset.n_supervised,
+         instruction pool {}.\n\nMethod: {}.\n",
+        subset.n_rows,
+        subset.n_tokens,
+        subset.n_supervised,
+        contents.method.chooses(),
+        contents.method.source(),
     );
     text.push_str(&how_to_use(contents));
     text.push_str("\n## Columns\n\n| column | type | meaning |\n|---|---|---|\n");
     for (name, type_name) in &subset.columns {
         let type_name = code(type_name.as_str().unwrap_or_default());
-        let meaning = meaning(subset.schema, name);
+        let meaning = meaning(contents.method, subset.schema, name);
         let _ = writeln!(text, "| {} | {type_name} | {meaning} |", code(name));
     }
     text.push_str("\n## Composition\n");
@@ -52,8 +56,9 @@ pub(super) fn readme(contents: &Contents<'_>) -> String {
 /// folder under the same key.
 fn front_matter(contents: &Contents<'_>) -> String {
     format!(
-        "---\nlicense: other\ntags:\n- less\n- data-selection\nsize_categories:\n- {}\n\
+        "---\nlicense: other\ntags:\n- {}\n- data-selection\nsize_categories:\n- {}\n\
          configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: {}\n---\n",
+        contents.method,
         size_category(contents.subset.n_rows),
         contents.subset.data_file
     )
@@ -92,15 +97,17 @@ fn how_to_use(contents: &Contents<'_>) -> String {
     text
 }
 
-fn meaning(schema: Schema, column: &str) -> &'static str {
+fn meaning(method: Method, schema: Schema, column: &str) -> &'static str {
     match (schema, column) {
         (Schema::Original, _) => "as the source has it",
         (_, "messages") => "the conversation, whole",
         (_, "id") => "identity by content: a hash of the token ids and the label mask",
         (_, "source") => "the pool source the row came from",
-        (_, "less_score") => "highest influence over the subtasks: a weighted mean of cosines",
+        (_, "less_score") => method.score(),
         (_, "less_rank") => "place by score, from 1",
-        (_, "less_subtask") => "the subtask of that influence, `TARGET/SUBTASK`",
+        (_, "less_subtask") => {
+            "the subtask of that score, `TARGET/SUBTASK`, or the method where it has none"
+        }
         _ => "",
     }
 }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::SubsetRow;
 use super::columns::{Columns, Schema, type_name};
 use super::data_file::DataFile;
+use crate::method::Method;
 
 /// Version of the file; rises when a field changes its meaning.
 pub(super) const FORMAT: u32 = 1;
@@ -15,6 +16,9 @@ pub(super) const FORMAT: u32 = 1;
 #[derive(Debug, Serialize)]
 pub(super) struct Contents<'a> {
     pub(super) format: u32,
+    /// Which the provenance names.
+    #[serde(skip)]
+    pub(super) method: Method,
     pub(super) subset: Counts,
     pub(super) notes: Vec<String>,
     pub(super) provenance: &'a serde_json::Value,

@@ -37,6 +37,7 @@ use data_file::DataFile;
 use super::Selected;
 use crate::fs::{checksum, sync_dir, write_atomic};
 use crate::influence::scores::ScoreTable;
+use crate::method::Method;
 use crate::pool::{ExampleId, table::Record};
 
 /// The card.
@@ -179,7 +180,7 @@ pub enum ExportErrorKind {
 }
 
 /// Writes `rows`, in their order, as a folder `subset-<8 hex>` in `run_dir`, and
-/// its name to `run_dir/latest`.
+/// its name to `run_dir/latest`. The card says that `method` scored them.
 ///
 /// The names depend on the content alone: equal rows, schema and provenance
 /// give the folder that is there already. So `provenance` (settings,
@@ -195,16 +196,18 @@ pub enum ExportErrorKind {
 pub fn publish(
     run_dir: &Path,
     rows: &[SubsetRow<'_>],
+    method: Method,
     schema: Schema,
     provenance: &serde_json::Value,
 ) -> Result<Published, ExportError> {
-    build_and_rename(run_dir, rows, schema, provenance)
+    build_and_rename(run_dir, rows, method, schema, provenance)
         .map_err(|kind| ExportError { run_dir: run_dir.to_owned(), kind })
 }
 
 fn build_and_rename(
     run_dir: &Path,
     rows: &[SubsetRow<'_>],
+    method: Method,
     schema: Schema,
     provenance: &serde_json::Value,
 ) -> Result<Published, ExportErrorKind> {
@@ -218,6 +221,7 @@ fn build_and_rename(
     let data = data_file::write(&temp.path().join("data"), rows, &columns, provenance)?;
     let contents = Contents {
         format: contents::FORMAT,
+        method,
         subset: Counts::of(rows, schema, &columns, &data),
         notes,
         provenance,

@@ -1,7 +1,8 @@
-//! Tables of scores, and of the cascade's similarities.
+//! Tables of scores, and of what the first pass finds.
 #![no_main]
 
 use less_select::cascade::Similarities;
+use less_select::first_pass::losses::Losses;
 use less_select::influence::scores::ScoreTable;
 use less_select_fuzz as fuzz;
 
@@ -10,4 +11,5 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let path = fuzz::file("scores.parquet", bytes);
     let _ = ScoreTable::read(&path);
     let _ = Similarities::read(&path);
+    let _ = Losses::read(&path);
 });
