@@ -27,6 +27,7 @@ pub mod baseline;
 pub mod cascade;
 pub mod checkpoint;
 pub mod cli;
+pub mod comparison;
 pub mod compute;
 pub mod config;
 pub mod first_pass;

@@ -136,6 +136,12 @@ pub(super) enum Command {
         /// The file or folder
         path: PathBuf,
     },
+    /// Say how alike selections are: runs, subset folders or tables of scores
+    Compare {
+        /// Two or more of them
+        #[arg(value_name = "RUN|SUBSET|SCORES", required = true, num_args = 2..)]
+        sides: Vec<PathBuf>,
+    },
     /// Read all of a run and say what is not as it was written
     Fsck {
         /// Remove what is damaged, so that the next run makes that anew

@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::exit_code::{ExitCode, HasExitCode};
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind};
+use crate::comparison::CompareError;
 use crate::config::ConfigError;
 #[cfg(feature = "hub")]
 use crate::hub::HubError;
@@ -103,6 +104,9 @@ pub(super) enum CliError {
         /// What was expected.
         why: String,
     },
+    /// Something has no rows that could be compared.
+    #[error(transparent)]
+    Compare(#[from] CompareError),
     /// Standard output or a file failed.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -141,6 +145,7 @@ impl CliError {
             Self::Merge(err) => err.exit_code(),
             #[cfg(feature = "hub")]
             Self::Hub(err) => err.exit_code(),
+            Self::Compare(err) => err.exit_code(),
             Self::NotOurs { .. } => ExitCode::BadData as u8,
             Self::Io(err) => err.exit_code(),
         }

@@ -10,6 +10,7 @@ use std::io;
 
 use super::interrupt;
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind};
+use crate::comparison::{CompareError, CompareErrorKind};
 use crate::first_pass::row_values::{RowValuesError, RowValuesErrorKind};
 use crate::influence::InfluenceError;
 use crate::influence::scores_file::{ScoresError, ScoresErrorKind};
@@ -313,6 +314,19 @@ impl HasExitCode for RowValuesError {
             | RowValuesErrorKind::Arrow(_)
             | RowValuesErrorKind::Columns(_)
             | RowValuesErrorKind::Id(_) => ExitCode::Damaged as u8,
+        }
+    }
+}
+
+impl HasExitCode for CompareError {
+    fn exit_code(&self) -> u8 {
+        match &self.kind {
+            CompareErrorKind::Other | CompareErrorKind::NoIds { .. } => ExitCode::Usage as u8,
+            CompareErrorKind::Scores(err) => err.exit_code(),
+            CompareErrorKind::Io(err) => err.exit_code(),
+            CompareErrorKind::Parquet(_) | CompareErrorKind::Arrow(_) | CompareErrorKind::Id(_) => {
+                ExitCode::Damaged as u8
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The command line: the only place that prints and chooses exit codes.
 
 mod args;
+mod compare;
 mod doctor;
 mod exit;
 mod exit_code;
@@ -101,6 +102,9 @@ fn answer(cli: &Cli) -> Result<Answer, CliError> {
     if let Some(Command::Inspect { path }) = &cli.command {
         return inspect::inspect(path);
     }
+    if let Some(Command::Compare { sides }) = &cli.command {
+        return compare::compare(sides);
+    }
     let run = RunDir::new(&cli.place.run);
     let wait = Duration::from_secs(cli.work.wait.unwrap_or(0));
     // Neither asks for settings; they may be what is damaged.
@@ -140,7 +144,12 @@ fn answer(cli: &Cli) -> Result<Answer, CliError> {
             context.own_the_cores();
             verify::verify(&context, args)
         }
-        Some(Command::Inspect { .. } | Command::Fsck { .. } | Command::Gc { .. }) => {
+        Some(
+            Command::Inspect { .. }
+            | Command::Compare { .. }
+            | Command::Fsck { .. }
+            | Command::Gc { .. },
+        ) => {
             unreachable!("answered above")
         }
         None => {
@@ -179,6 +188,7 @@ fn stage_of(command: &Command) -> Option<Stage> {
         Command::Plan
         | Command::Status
         | Command::Inspect { .. }
+        | Command::Compare { .. }
         | Command::Fsck { .. }
         | Command::Gc { .. }
         | Command::Config

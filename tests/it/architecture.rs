@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 /// The code map, top to bottom: a module may use those below it.
 const CODE_MAP: &[&str] = &[
     "cli",
+    "comparison",
     "pipeline",
     "hub",
     "config",

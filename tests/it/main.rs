@@ -12,6 +12,8 @@ mod baseline;
 mod cascade;
 mod cli;
 mod collect;
+// What selections have in common.
+mod compare;
 mod direction;
 mod example_scores;
 mod export;

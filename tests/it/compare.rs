@@ -1,0 +1,177 @@
+//! `less-select compare`: what selections have in common.
+
+use less_select::influence::scores::{ScoreRow, ScoreTable};
+use less_select::pool::ExampleId;
+
+use crate::support::{Said, TestRun};
+
+/// Scores of rows `ids`, of which every fourth is of another source.
+fn scores(ids: std::ops::Range<u8>, score: impl Fn(u8) -> f32) -> ScoreTable {
+    let row = |id: u8| ScoreRow {
+        id: ExampleId([id; 16]),
+        source: if id.is_multiple_of(4) { "quiz" } else { "essay" }.to_owned(),
+        n_tokens: 20 + u32::from(id),
+        n_supervised: 10,
+        loss: 1.0,
+        norm: 1.0,
+        flag: None,
+        by_subtask: vec![score(id)],
+    };
+    ScoreTable { subtasks: vec!["target".to_owned()], rows: ids.map(row).collect() }
+}
+
+#[track_caller]
+fn compare(run: &TestRun, more: &[&str]) -> Said {
+    let said = run.say(&[&["compare"], more].concat());
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    said
+}
+
+/// A run by a method, in a folder of its name.
+fn run_by(run: &TestRun, method: &str) {
+    let said = run.run(&["--method", method]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    fs_err::rename(run.run_dir(), run.path(method)).unwrap();
+}
+
+#[test]
+fn rankings_that_are_equal_opposite_and_of_other_rows_are_told_apart() {
+    let run = TestRun::new(3);
+    let write = |name: &str, table: ScoreTable| table.write(&run.path(name)).unwrap();
+    write("rising.parquet", scores(0..100, f32::from));
+    write("same.parquet", scores(0..100, |id| f32::from(id).powi(2)));
+    write("falling.parquet", scores(0..100, |id| -f32::from(id)));
+    write("others.parquet", scores(100..120, f32::from));
+    let said =
+        compare(&run, &["rising.parquet", "same.parquet", "falling.parquet", "others.parquet"]);
+    insta::assert_snapshot!(said.stdout, @r"
+    Name             ranked  selected  method
+    rising.parquet      100         –       –
+    same.parquet        100         –       –
+    falling.parquet     100         –       –
+    others.parquet       20         –       –
+
+    Shared rows and Jaccard index at shares of the common rows
+    Pair                              common             1%             2%             5%              10%  selected  rank correlation
+    rising.parquet · same.parquet        100  1 of 1 (1.00)  2 of 2 (1.00)  5 of 5 (1.00)  10 of 10 (1.00)         –             +1.00
+    rising.parquet · falling.parquet     100  0 of 1 (0.00)  0 of 2 (0.00)  0 of 5 (0.00)   0 of 10 (0.00)         –             −1.00
+    rising.parquet · others.parquet        0              –              –              –                –         –                 –
+    same.parquet · falling.parquet       100  0 of 1 (0.00)  0 of 2 (0.00)  0 of 5 (0.00)   0 of 10 (0.00)         –             −1.00
+    same.parquet · others.parquet          0              –              –              –                –         –                 –
+    falling.parquet · others.parquet       0              –              –              –                –         –                 –
+    Not compared: rising.parquet · others.parquet, same.parquet · others.parquet, falling.parquet · others.parquet
+      they have no row in common: they are of other pools, or were read with another tokenizer or chat template
+
+    What is selected, or the best 5 % of scores alone
+    Source            rising.parquet  same.parquet  falling.parquet  others.parquet
+    essay                   4  80.0%      4  80.0%         3  60.0%        1 100.0%
+    quiz                    1  20.0%      1  20.0%         2  40.0%        0   0.0%
+    Tokens, mean               117.0         117.0             22.0           139.0
+    Supervised, mean            10.0          10.0             10.0            10.0
+    ");
+}
+
+#[test]
+fn what_programs_read_has_the_same_numbers() {
+    let run = TestRun::new(3);
+    // The best ten of one are the second best ten of the other.
+    scores(0..100, f32::from).write(&run.path("a.parquet")).unwrap();
+    let turned = |id: u8| {
+        f32::from(if id >= 90 {
+            id - 10
+        } else if id >= 80 {
+            id + 10
+        } else {
+            id
+        })
+    };
+    scores(0..100, turned).write(&run.path("b.parquet")).unwrap();
+    let said = compare(&run, &["a.parquet", "b.parquet", "--json"]);
+    let found: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    let pair = &found["pairs"][0];
+    assert_eq!(pair["n_common"], 100);
+    let shared: Vec<_> =
+        pair["overlaps"].as_array().unwrap().iter().map(|at| &at["n_shared"]).collect();
+    assert_eq!(shared, [0, 0, 0, 0]);
+    // 1 − 6 · Σ d² / (n³ − n), twenty rows moving by ten.
+    let expected = 1.0 - 6.0 * 20.0 * 100.0 / (1e6 - 100.0);
+    approx::assert_relative_eq!(
+        pair["rank_correlation"].as_f64().unwrap(),
+        expected,
+        epsilon = 1e-12
+    );
+    assert_eq!(found["sides"][0]["mean_tokens"], 117.0);
+}
+
+#[test]
+fn runs_by_two_methods_are_set_beside_each_other() {
+    let run = TestRun::new(24);
+    run_by(&run, "length");
+    run_by(&run, "random");
+    let said = compare(&run, &["length", "random", "length"]);
+    let times = [(r"\d+\.\d s", "[TIME]"), (r" +\[TIME\]", " [TIME]")];
+    insta::with_settings!({ filters => times }, {
+        insta::assert_snapshot!(said.stdout, @r"
+        Name        ranked  selected                                    method
+        length          24         6  longest answers (Zhao et al., ICML 2024)
+        random          24         6                                    random
+        length (2)      24         6  longest answers (Zhao et al., ICML 2024)
+
+        Shared rows and Jaccard index at shares of the common rows
+        Pair                 common             1%             2%             5%            10%       selected  rank correlation
+        length · random          24  0 of 1 (0.00)  0 of 1 (0.00)  0 of 1 (0.00)  0 of 2 (0.00)  2 of 6 (0.20)             +0.30
+        length · length (2)      24  1 of 1 (1.00)  1 of 1 (1.00)  1 of 1 (1.00)  2 of 2 (1.00)  6 of 6 (1.00)             +1.00
+        random · length (2)      24  0 of 1 (0.00)  0 of 1 (0.00)  0 of 1 (0.00)  0 of 2 (0.00)  2 of 6 (0.20)             +0.30
+
+        What is selected, or the best 5 % of scores alone
+        Source              length    random  length (2)
+        pool              6 100.0%  6 100.0%    6 100.0%
+        Tokens, mean          48.7      42.0        48.7
+        Supervised, mean      24.0      17.8        24.0
+
+        Time by stage, as last computed
+        Stage   length  random  length (2)
+        ingest [TIME] [TIME] [TIME]
+        score [TIME] [TIME] [TIME]
+        select [TIME] [TIME] [TIME]
+        report [TIME] [TIME] [TIME]
+        all [TIME] [TIME] [TIME]
+        ");
+    });
+}
+
+#[test]
+fn a_subset_alone_is_compared_with_as_many_of_the_best() {
+    let run = TestRun::new(24);
+    run_by(&run, "length");
+    let subset = fs_err::read_to_string(run.path("length/latest")).unwrap();
+    let subset = format!("length/{}", subset.trim());
+    let said = compare(&run, &[&subset, "length/scores.parquet", "--json"]);
+    let found: serde_json::Value = serde_json::from_str(&said.stdout).unwrap();
+    let pair = &found["pairs"][0];
+    assert_eq!((&pair["own"]["n_shared"], &pair["own"]["jaccard"]), (&6.into(), &1.0.into()));
+    assert_eq!(pair["overlaps"].as_array().unwrap().len(), 0);
+    assert_eq!(found["sides"][0]["sources"][0]["pool_share"], serde_json::Value::Null);
+}
+
+#[test]
+fn what_cannot_be_compared_is_named_with_the_way_out() {
+    let run = TestRun::new(24);
+    let said = run.run(&["--method", "length", "--schema", "original"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let subset = fs_err::read_to_string(run.run_dir().join("latest")).unwrap();
+    fs_err::rename(run.run_dir().join(subset.trim()), run.path("subset")).unwrap();
+    let said = run.say(&["compare", "subset", "run"]);
+    assert_eq!(said.code, 2);
+    insta::assert_snapshot!(said.stderr, @r"
+    error: `subset` cannot be compared
+      caused by: its schema `original` has no ids; give the run that it was selected in
+    ");
+    let said = run.say(&["compare", "pool.jsonl", "run"]);
+    assert_eq!(said.code, 2);
+    insta::assert_snapshot!(said.stderr, @r"
+    error: `pool.jsonl` cannot be compared
+      caused by: it is not a run with scores, a subset folder or a scores.parquet
+    ");
+    assert_eq!(run.say(&["compare", "run"]).code, 2);
+}
