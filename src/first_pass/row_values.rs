@@ -81,7 +81,7 @@ pub(crate) fn write(
     write().map_err(|kind| RowValuesError { path: path.to_owned(), kind })
 }
 
-/// Reads ids and values that [`write`] wrote, NaN where there is none.
+/// Reads ids and values that [`write()`] wrote, NaN where there is none.
 ///
 /// # Errors
 ///
