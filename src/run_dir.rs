@@ -127,6 +127,11 @@ impl RunDir {
         self.root.join(format!("scores-{way}.parquet"))
     }
 
+    /// What was selected, and what was left out.
+    pub fn selection(&self) -> PathBuf {
+        self.root.join("selection.json")
+    }
+
     /// The file that names the newest subset folder.
     pub fn latest(&self) -> PathBuf {
         self.root.join("latest")

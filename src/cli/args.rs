@@ -11,6 +11,7 @@ use super::verify::VerifyArgs;
 use crate::config::RawConfig;
 use crate::config::layers::{self, Layer, Origin};
 use crate::gradient::shard_plan::Part;
+use crate::selection::Budget;
 use crate::stage::Stage;
 
 const ABOUT: &str = "Select the share of an instruction pool that serves a target skill (LESS)";
@@ -127,6 +128,12 @@ pub(super) enum Command {
     Report,
     /// Train on the subset and on its rivals, and compare them on held-out examples
     Verify(VerifyArgs),
+    /// Write the subsets of several budgets from the same scores
+    Sweep {
+        /// The budgets, such as `1%,2%,5%,10%`
+        #[arg(long, value_name = "BUDGET", value_delimiter = ',', required = true)]
+        budgets: Vec<Budget>,
+    },
     /// Say what a run would cost, before it
     Plan,
     /// Show which stages of a run are complete

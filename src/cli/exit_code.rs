@@ -101,7 +101,7 @@ impl HasExitCode for PipelineError {
             Self::Verify(err) => err.exit_code(),
             Self::Model(err) => err.exit_code(),
             Self::Weights(err) => err.exit_code(),
-            Self::Off { .. } | Self::Lora(_) => ExitCode::Usage as u8,
+            Self::Off { .. } | Self::Lora(_) | Self::Selection(_) => ExitCode::Usage as u8,
             Self::Worker(err) => err.exit_code(),
         }
     }
@@ -173,7 +173,9 @@ impl HasExitCode for PoolError {
                     | io::ErrorKind::Other => ExitCode::BadData as u8,
                     _ => err.exit_code(),
                 },
-                InputErrorKind::Json(_) | InputErrorKind::Parquet(_) => ExitCode::BadData as u8,
+                InputErrorKind::Json(_)
+                | InputErrorKind::Row { .. }
+                | InputErrorKind::Parquet(_) => ExitCode::BadData as u8,
             },
             Self::Model { kind, .. } => match kind {
                 ModelErrorKind::Missing

@@ -17,6 +17,7 @@ mod plan;
 mod progress;
 mod settings;
 mod status;
+mod sweep;
 mod verify;
 #[cfg(feature = "torch")]
 pub mod worker;
@@ -144,6 +145,10 @@ fn answer(cli: &Cli) -> Result<Answer, CliError> {
             context.own_the_cores();
             verify::verify(&context, args)
         }
+        Some(Command::Sweep { budgets }) => {
+            context.own_the_cores();
+            sweep::sweep(&context, budgets)
+        }
         Some(
             Command::Inspect { .. }
             | Command::Compare { .. }
@@ -192,6 +197,7 @@ fn stage_of(command: &Command) -> Option<Stage> {
         | Command::Fsck { .. }
         | Command::Gc { .. }
         | Command::Config
+        | Command::Sweep { .. }
         | Command::Doctor { .. }
         | Command::Merge { .. }
         | Command::Verify(_) => None,

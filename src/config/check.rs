@@ -42,8 +42,8 @@ const FETCHING: &str = if cfg!(feature = "hub") {
 };
 
 /// The joined layers while they are checked.
-struct Settings<'a> {
-    raw: &'a RawConfig,
+pub(super) struct Settings<'a> {
+    pub(super) raw: &'a RawConfig,
     origins: &'a BTreeMap<String, Origin>,
 }
 
@@ -78,6 +78,7 @@ impl Settings<'_> {
                 "mean-of-cosines, cosine-of-mean",
             )?,
             budget: self.budget()?,
+            selection: self.selection()?,
             schema: self.one_of(
                 "schema",
                 self.raw.schema.as_ref(),
@@ -210,7 +211,7 @@ impl Settings<'_> {
         })
     }
 
-    fn method(&self) -> Result<Method, ConfigError> {
+    pub(super) fn method(&self) -> Result<Method, ConfigError> {
         self.one_of("method", self.raw.method.as_ref(), Method::CHOICES)
     }
 
@@ -277,11 +278,11 @@ impl Settings<'_> {
         })
     }
 
-    fn set<T>(&self, setting: &'static str, value: Option<T>) -> Result<T, ConfigError> {
+    pub(super) fn set<T>(&self, setting: &'static str, value: Option<T>) -> Result<T, ConfigError> {
         value.ok_or_else(|| self.invalid(setting, "it has no value"))
     }
 
-    fn text<'a>(
+    pub(super) fn text<'a>(
         &self,
         setting: &'static str,
         value: Option<&'a String>,
@@ -289,7 +290,7 @@ impl Settings<'_> {
         self.set(setting, value.map(String::as_str))
     }
 
-    fn one_of<T: FromStr>(
+    pub(super) fn one_of<T: FromStr>(
         &self,
         setting: &'static str,
         value: Option<&String>,
@@ -345,7 +346,7 @@ impl Settings<'_> {
         Err(self.invalid(setting, format!("{number} is not above 0")))
     }
 
-    fn within(
+    pub(super) fn within(
         &self,
         setting: &'static str,
         value: Option<f64>,
@@ -377,14 +378,14 @@ impl Settings<'_> {
         }
     }
 
-    fn invalid(&self, setting: &'static str, message: impl Into<String>) -> ConfigError {
+    pub(super) fn invalid(&self, setting: &'static str, message: impl Into<String>) -> ConfigError {
         let origin = self.origins.get(setting).cloned().unwrap_or(Origin::Default);
         ConfigError::Invalid { setting, origin, message: message.into() }
     }
 }
 
 /// An error and its causes in one line.
-fn describe(err: &dyn std::error::Error) -> String {
+pub(super) fn describe(err: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(err.source(), |cause| cause.source());
     causes.fold(err.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -8,6 +8,7 @@ mod check;
 pub mod layers;
 pub mod location;
 mod raw;
+mod selection;
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -25,7 +26,7 @@ use crate::method::Method;
 use crate::pool::{IngestSettings, TemplateSource};
 use crate::projection::ProjectionSettings;
 use crate::seed::Seed;
-use crate::selection::{Budget, Schema};
+use crate::selection::{Budget, Schema, SelectionSettings};
 use crate::stage::Stage;
 use crate::store::StoreDtype;
 use crate::warmup::WarmupSettings;
@@ -68,6 +69,8 @@ pub struct Config {
     pub aggregations: Vec<Aggregation>,
     /// How much to keep.
     pub budget: Budget,
+    /// Which rows to keep.
+    pub selection: SelectionSettings,
     /// Columns of the subset.
     pub schema: Schema,
     /// Where and how precisely the model computes; of several
@@ -145,7 +148,8 @@ impl Config {
     /// What decides the subset, without what only says where and how: no path,
     /// no device. Equal for the same job on another machine.
     pub fn portable(&self) -> serde_json::Map<String, serde_json::Value> {
-        const LOCAL: [&str; 11] = [
+        const LOCAL: [&str; 12] = [
+            "decontaminate",
             "model",
             "pool",
             "target",
@@ -160,6 +164,8 @@ impl Config {
         ];
         let mut settings = layers::to_map(&self.raw);
         settings.retain(|name, _| !LOCAL.contains(&name.as_str()));
+        // However it was written: 5% is 0.05.
+        settings.insert("budget".to_owned(), self.budget.to_string().into());
         if let TemplateSource::File(_) = self.ingest.encoding.chat_template {
             settings.remove("chat-template");
         }

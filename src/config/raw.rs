@@ -31,6 +31,74 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
 
+    /// Order in which rows are taken: top, round-robin, knn, knn-kde or mmr
+    #[arg(long, global = true, env = "LESS_SELECT_SELECTOR", hide_env = true)]
+    #[arg(help_heading = "Selection")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub selector: Option<String>,
+
+    /// Put the subtasks' scores on one scale first: none or per-task
+    #[arg(long, global = true, env = "LESS_SELECT_NORMALIZE", hide_env = true)]
+    #[arg(help_heading = "Selection")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub normalize: Option<String>,
+
+    /// A target example's nearest rows for knn and knn-kde: a share of the pool or a number
+    #[arg(long, global = true, env = "LESS_SELECT_NEIGHBORS", hide_env = true)]
+    #[arg(help_heading = "Selection", value_name = "SHARE|ROWS")]
+    #[serde(deserialize_with = "text_or_number", skip_serializing_if = "Option::is_none")]
+    pub neighbors: Option<String>,
+
+    /// What likeness to a row that is taken costs with mmr
+    #[arg(long, global = true, env = "LESS_SELECT_REDUNDANCY_PENALTY", hide_env = true)]
+    #[arg(help_heading = "Selection")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub redundancy_penalty: Option<f64>,
+
+    /// Most of the subset that a pool source may have, such as `t0_p3=20%`; repeatable
+    #[arg(long, global = true, env = "LESS_SELECT_SOURCE_CAP", hide_env = true)]
+    #[arg(help_heading = "Selection", value_name = "SOURCE=SHARE", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_cap: Option<Vec<String>>,
+
+    /// Least of the subset that a pool source is to have, such as `tydiqa=5%`; repeatable
+    #[arg(long, global = true, env = "LESS_SELECT_SOURCE_FLOOR", hide_env = true)]
+    #[arg(help_heading = "Selection", value_name = "SOURCE=SHARE", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_floor: Option<Vec<String>>,
+
+    /// A budget for each target instead of one for all, such as `gsm8k=3%`; repeatable
+    #[arg(long, global = true, env = "LESS_SELECT_TARGET_BUDGET", hide_env = true)]
+    #[arg(help_heading = "Selection", value_name = "TARGET=BUDGET", value_delimiter = ',')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub target_budget: Option<Vec<String>>,
+
+    /// Write a subset folder for each target, too
+    #[arg(long, global = true, env = "LESS_SELECT_SUBSET_PER_TARGET", hide_env = true)]
+    #[arg(help_heading = "Selection")]
+    #[arg(value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subset_per_target: Option<bool>,
+
+    /// Leave out rows at least this much like a better one (80%), or keep them
+    #[arg(long, global = true, env = "LESS_SELECT_NEAR_DUPLICATES", hide_env = true)]
+    #[arg(help_heading = "Selection", value_name = "keep|SHARE")]
+    #[serde(deserialize_with = "text_or_number", skip_serializing_if = "Option::is_none")]
+    pub near_duplicates: Option<String>,
+
+    /// Leave out rows that say what a target example says
+    #[arg(long, global = true, env = "LESS_SELECT_DECONTAMINATE_TARGET", hide_env = true)]
+    #[arg(help_heading = "Selection")]
+    #[arg(value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decontaminate_target: Option<bool>,
+
+    /// Leave out rows that say what is in this evaluation: `[NAME=]PATH`; repeatable
+    #[arg(long, global = true, env = "LESS_SELECT_DECONTAMINATE", hide_env = true)]
+    #[arg(help_heading = "Selection", value_name = "[NAME=]PATH", value_delimiter = ';')]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub decontaminate: Option<Vec<String>>,
+
     /// Columns of the subset: messages, messages-only or original
     #[arg(
         long,

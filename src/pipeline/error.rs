@@ -87,6 +87,9 @@ pub enum PipelineError {
     /// The scores could not be written or read.
     #[error("the scores cannot be used")]
     Scores(#[from] crate::influence::scores_file::ScoresError),
+    /// The selection's settings name what is not there.
+    #[error("the selection cannot be made")]
+    Selection(#[from] crate::selection::UnknownName),
     /// The subset could not be written.
     #[error("the subset could not be written")]
     Export(#[from] crate::selection::export::ExportError),

@@ -134,8 +134,14 @@ pub fn inputs_of(
             outputs_of(Stage::Warmup, &|name| name.ends_with("trainer_state.json"));
         }
         Stage::Select => {
-            outputs_of(Stage::Score, &tables);
-            outputs_of(Stage::Ingest, &|name| name == "pool/pool.parquet");
+            let selector = config.selection.selector;
+            let is_read = |name: &str| name.ends_with(".parquet") || selector.needs_examples();
+            outputs_of(Stage::Score, &is_read);
+            outputs_of(Stage::Ingest, &tables);
+            if selector.needs_rows() {
+                outputs_of(Stage::Gradients, &|name| name.contains("/pool/"));
+                outputs_of(Stage::Warmup, &|name| name.ends_with("trainer_state.json"));
+            }
         }
         Stage::Report => {
             outputs_of(Stage::Select, &any);
@@ -186,8 +192,13 @@ pub fn gradient_fingerprint(
 /// Raise a stage's number whenever its code changes what it writes.
 fn code_version(stage: Stage) -> u32 {
     match stage {
-        Stage::Ingest | Stage::Warmup | Stage::Gradients | Stage::Score => 2,
-        Stage::FirstPass | Stage::Index | Stage::Select | Stage::Report => 1,
+        Stage::Ingest
+        | Stage::Warmup
+        | Stage::Gradients
+        | Stage::Score
+        | Stage::Select
+        | Stage::Report => 2,
+        Stage::FirstPass | Stage::Index => 1,
     }
 }
 
@@ -212,6 +223,7 @@ fn settings_of(stage: Stage, config: &Config) -> Value {
         shard_rows,
         aggregations,
         budget,
+        selection,
         schema,
         compute,
         devices: _,
@@ -248,9 +260,10 @@ fn settings_of(stage: Stage, config: &Config) -> Value {
         }
         Stage::Score if method.is_drawn() => json!({ "method": method, "seed": seed }),
         Stage::Score | Stage::Report => json!({ "method": method }),
-        Stage::Select => {
-            json!({ "method": method, "budget": budget.to_string(), "schema": schema })
-        }
+        Stage::Select => json!({
+            "method": method, "budget": budget.to_string(), "selection": selection.portable(),
+            "schema": schema,
+        }),
     }
 }
 
@@ -286,7 +299,16 @@ fn outside_inputs(
         Stage::Score if config.method.takes_gradients() => {
             add_own_checkpoints(config, checksums, files)
         }
-        Stage::Score | Stage::Index | Stage::Select | Stage::Report => Ok(()),
+        Stage::Select => {
+            for source in &config.selection.decontaminate {
+                let found = source.checksums(|path| checksums.of(path))?;
+                let named =
+                    found.into_iter().map(|(file, sum)| (format!("evaluation {file}"), sum));
+                files.extend(named);
+            }
+            Ok(())
+        }
+        Stage::Score | Stage::Index | Stage::Report => Ok(()),
     }
 }
 

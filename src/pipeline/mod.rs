@@ -13,6 +13,7 @@ pub mod lock;
 pub mod manifest;
 mod pinned;
 mod scores;
+pub mod select;
 mod stages;
 pub mod state;
 mod stores;

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::checksums::Checksums;
 use super::fingerprint::StageInputs;
 use super::manifest::Manifest;
+use super::select::select_subset;
 use super::stores::RunStore;
 use super::{PipelineError, Run, pinned, workers};
 use crate::cascade::kept::KeptRows;
@@ -22,10 +23,8 @@ use crate::influence::score::{ScoreSettings, ScoredCheckpoint, ScoredExamples, s
 use crate::influence::scores::ScoreTable;
 use crate::pool::ingest;
 use crate::pool::table::ExampleTable;
-use crate::progress::Event;
 use crate::report::{self, CascadeFacts, CheckpointFacts, RunFacts, StageCost, Summary};
-use crate::selection::export::{publish, subset_rows};
-use crate::selection::{Selected, top};
+use crate::selection::{Selected, SelectionFile};
 use crate::stage::Stage;
 use crate::store::Split;
 use crate::store::gradient_store::GradientStore;
@@ -179,25 +178,9 @@ fn scores_paths(run: &Run<'_>) -> Vec<PathBuf> {
     std::iter::once(run.dir.scores()).chain(others).collect()
 }
 
-fn select_subset(run: &Run<'_>, inputs: &StageInputs) -> Result<Output, PipelineError> {
-    let scores = ScoreTable::read(&run.dir.scores())?;
-    let pool = ExampleTable::open(&run.dir.table(Split::Pool))?;
-    let selected = top(&scores, run.config.budget);
-    let rows = subset_rows(&scores, &selected, |positions| pool.records(positions))?;
-    let provenance = provenance(run, inputs)?;
-    let published =
-        publish(run.dir.root(), &rows, run.config.method, run.config.schema, &provenance)?;
-    for message in published.notes {
-        run.observer.notify(Event::Warning { message });
-    }
-    let name = published.path.file_name().unwrap_or_default().display();
-    let summary = format!("{} rows, {} tokens in {name}", published.n_rows, published.n_tokens);
-    Ok(Output { files: with_checksums(published.files)?, summary })
-}
-
 /// What the subset was made from; no time, no host, so that equal runs give
 /// equal bytes.
-fn provenance(run: &Run<'_>, inputs: &StageInputs) -> Result<Value, PipelineError> {
+pub(super) fn provenance(run: &Run<'_>, inputs: &StageInputs) -> Result<Value, PipelineError> {
     let checkpoints = facts(&run.checkpoints()?);
     Ok(json!({
         "tool": format!("less-select {}", env!("CARGO_PKG_VERSION")),
@@ -209,10 +192,11 @@ fn provenance(run: &Run<'_>, inputs: &StageInputs) -> Result<Value, PipelineErro
 }
 
 fn write_report(run: &Run<'_>) -> Result<Output, PipelineError> {
-    let scores = ScoreTable::read(&run.dir.scores())?;
+    let mut scores = ScoreTable::read(&run.dir.scores())?;
     let pool = ExampleTable::open(&run.dir.table(Split::Pool))?;
-    let selected = top(&scores, run.config.budget);
-    let facts = run_facts(run, &selected)?;
+    let selection = SelectionFile::read(&run.dir.selection())?;
+    let selected = selection.apply(&mut scores, &run.dir.selection())?;
+    let facts = run_facts(run, &selected, &selection.notes)?;
     let summary = Summary::new(&scores, &selected, facts, |positions| pool.records(positions))?;
     report::write(&summary, &run.dir.report_json(), &run.dir.report_html())?;
     let text = report::text(&summary);
@@ -224,7 +208,11 @@ fn write_report(run: &Run<'_>) -> Result<Output, PipelineError> {
     Ok(Output { files: with_checksums(files)?, summary })
 }
 
-fn run_facts(run: &Run<'_>, selected: &[Selected]) -> Result<RunFacts, PipelineError> {
+fn run_facts(
+    run: &Run<'_>,
+    selected: &[Selected],
+    said: &[String],
+) -> Result<RunFacts, PipelineError> {
     let subset = run.dir.latest_subset()?;
     let provenance: Value = serde_json::from_slice(&fs_err::read(subset.join("less-select.json"))?)
         .map_err(std::io::Error::from)?;
@@ -249,7 +237,11 @@ fn run_facts(run: &Run<'_>, selected: &[Selected]) -> Result<RunFacts, PipelineE
                 summary: record.told(),
             })
             .collect(),
-        notes: notes.filter_map(|note| note.as_str().map(str::to_owned)).collect(),
+        notes: said
+            .iter()
+            .cloned()
+            .chain(notes.filter_map(|note| note.as_str().map(str::to_owned)))
+            .collect(),
     })
 }
 

@@ -179,6 +179,15 @@ pub enum InputErrorKind {
     #[error("not a json array of rows")]
     Json(#[source] serde_json::Error),
 
+    /// A row that is none.
+    #[error("row {line}: {reason}")]
+    Row {
+        /// Its line, from 1.
+        line: u64,
+        /// What is wrong with it.
+        reason: String,
+    },
+
     /// A damaged Parquet file, or one with types that JSON has no words for.
     #[error("not a readable parquet file")]
     Parquet(#[from] parquet::errors::ParquetError),

@@ -20,6 +20,7 @@ mod ingest;
 mod loss_turns;
 mod read;
 mod reject;
+mod said;
 mod shape;
 mod source;
 mod spool;
@@ -36,6 +37,7 @@ pub use error::{InputErrorKind, ModelErrorKind, PoolError, Side, TableErrorKind}
 pub use ingest::{POOL_TABLE, REJECTS, TARGET_TABLE, ingest, survey};
 pub use loss_turns::LossTurns;
 pub use reject::{Reject, RejectKind, RejectReason};
+pub use said::for_each_said;
 use serde::{Deserialize, Serialize};
 pub use shape::COLUMN_ROLES;
 pub use summary::{IngestSummary, SourceSummary};

@@ -1,6 +1,9 @@
 //! The highest scores within a budget.
 
 use super::Budget;
+use super::limits::{Open, SourceLimits, take};
+use super::selector::Top;
+use super::view::{Ranked, View};
 use crate::influence::scores::ScoreTable;
 
 /// A pool example's place in the ranking.
@@ -10,9 +13,10 @@ pub struct Selected {
     pub position: usize,
     /// Its rank, from 1.
     pub rank: usize,
-    /// Its highest influence over the subtasks.
+    /// Its influence on the subtask it is taken for.
     pub score: f32,
-    /// Position in [`ScoreTable::subtasks`] of the subtask it serves best.
+    /// Position in [`ScoreTable::subtasks`] of the subtask it is taken for: with
+    /// [`Top`], the one it serves best.
     pub subtask: usize,
 }
 
@@ -22,24 +26,14 @@ pub struct Selected {
 /// ascending, so it does not depend on the order of the rows. Rows that are
 /// flagged, or whose score is not finite, have no rank.
 pub fn ranking(scores: &ScoreTable) -> Vec<Selected> {
-    let mut ranking: Vec<Selected> = scores
-        .rows
-        .iter()
-        .enumerate()
-        .filter(|(_, row)| row.flag.is_none())
-        .filter_map(|(position, row)| {
-            let (subtask, score) = row.best()?;
-            score.is_finite().then_some(Selected { position, rank: 0, score, subtask })
-        })
-        .collect();
-    ranking.sort_unstable_by(|a, b| {
-        let id = |selected: &Selected| scores.rows[selected.position].id;
-        b.score.total_cmp(&a.score).then_with(|| id(a).cmp(&id(b)))
-    });
-    for (rank, selected) in (1..).zip(&mut ranking) {
-        selected.rank = rank;
-    }
-    ranking
+    let ranked = View::plain(scores).ranking();
+    let place = |(rank, Ranked { position, subtask, value })| Selected {
+        position,
+        rank,
+        score: value,
+        subtask,
+    };
+    (1..).zip(ranked).map(place).collect()
 }
 
 /// The best examples within `budget`, best first: a prefix of the [`ranking`],
@@ -51,27 +45,9 @@ pub fn ranking(scores: &ScoreTable) -> Vec<Selected> {
 ///
 /// Empty only if no example can be ranked.
 pub fn top(scores: &ScoreTable, budget: Budget) -> Vec<Selected> {
-    let mut ranking = ranking(scores);
-    ranking.truncate(match budget {
-        Budget::Fraction(fraction) => fraction.of(scores.rows.len()),
-        Budget::Examples(n) => usize::try_from(n.get()).unwrap_or(usize::MAX),
-        Budget::Tokens(n) => n_affordable(scores, &ranking, n.get()).max(1),
-    });
-    ranking
-}
-
-/// Length of the longest prefix of `ranking` that has at most `n_tokens`.
-fn n_affordable(scores: &ScoreTable, ranking: &[Selected], n_tokens: u64) -> usize {
-    let mut left = n_tokens;
-    ranking
-        .iter()
-        .take_while(|selected| {
-            let cost = u64::from(scores.rows[selected.position].n_tokens);
-            let rest = left.checked_sub(cost);
-            left = rest.unwrap_or(left);
-            rest.is_some()
-        })
-        .count()
+    let view = View::plain(scores);
+    let limits = SourceLimits::default();
+    take(scores, || Top::new(&view), budget, &limits, &mut Open).rows
 }
 
 #[cfg(test)]

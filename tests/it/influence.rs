@@ -58,7 +58,12 @@ impl World {
         score(&self.checkpoints(), &pool.rows, settings, &Silent).unwrap().remove(0)
     }
 
-    fn score_as(&self, pool: &Table, kind: GradientKind, aggregation: Aggregation) -> ScoreTable {
+    pub(crate) fn score_as(
+        &self,
+        pool: &Table,
+        kind: GradientKind,
+        aggregation: Aggregation,
+    ) -> ScoreTable {
         let (kinds, aggregations) = (&[kind], &[aggregation]);
         let threads = std::num::NonZeroUsize::new(1);
         self.score(pool, ScoreSettings { kinds, aggregations, threads })

@@ -59,11 +59,15 @@ mod report;
 mod scored_pool;
 mod scores_file;
 mod selection;
+// Other orders than by score, and limits.
+#[cfg(feature = "torch")]
+mod selectors;
 // The real model finds real skills.
 #[cfg(feature = "torch")]
 mod skill;
 mod slow_less;
 mod store;
+mod stored_rows;
 mod support;
 mod toy;
 // What other programs train.

@@ -1,5 +1,7 @@
 //! Whether the files of a run say the same.
 
+use std::collections::BTreeSet;
+
 use super::{Check, reason};
 use crate::config::Config;
 use crate::config::layers::Layer;
@@ -55,12 +57,15 @@ impl Check<'_> {
     /// Whether `latest` names the subset that was selected.
     pub(super) fn latest(&mut self) {
         let Some(record) = self.manifest.stages.get(&Stage::Select) else { return };
-        let names = record.outputs.keys().filter_map(|name| name.split('/').next());
-        let expected = names.map(|name| format!("{name}\n")).next().unwrap_or_default();
+        let names = record.outputs.keys().filter_map(|name| Some(name.split_once('/')?.0));
+        let expected: BTreeSet<String> = names.map(|name| format!("{name}\n")).collect();
         let path = self.run.latest();
         let what = match fs_err::read_to_string(&path) {
-            Ok(found) if found == expected => return,
-            Ok(_) => format!("does not name the subset that was selected, {}", expected.trim()),
+            Ok(found) if expected.contains(&found) => return,
+            Ok(_) => {
+                let names: Vec<&str> = expected.iter().map(|name| name.trim()).collect();
+                format!("does not name the subset that was selected, {}", names.join(" or "))
+            }
             Err(err) => err.to_string(),
         };
         self.damaged(Some(Stage::Select), &path, what);

@@ -104,9 +104,9 @@ fn meaning(method: Method, schema: Schema, column: &str) -> &'static str {
         (_, "id") => "identity by content: a hash of the token ids and the label mask",
         (_, "source") => "the pool source the row came from",
         (_, "less_score") => method.score(),
-        (_, "less_rank") => "place by score, from 1",
+        (_, "less_rank") => "place in the order of selection, from 1",
         (_, "less_subtask") => {
-            "the subtask of that score, `TARGET/SUBTASK`, or the method where it has none"
+            "the subtask it was taken for, `TARGET/SUBTASK`, or the method where there is none"
         }
         _ => "",
     }

@@ -200,6 +200,26 @@ pub fn publish(
     schema: Schema,
     provenance: &serde_json::Value,
 ) -> Result<Published, ExportError> {
+    let published = publish_beside(run_dir, rows, method, schema, provenance)?;
+    write_atomic(&run_dir.join("latest"), |out| {
+        writeln!(out, "{}", published.path.file_name().unwrap_or_default().display())
+    })
+    .map_err(|err: io::Error| ExportError { run_dir: run_dir.to_owned(), kind: err.into() })?;
+    Ok(published)
+}
+
+/// As [`publish`], for a subset that is not the newest: `latest` stays as it is.
+///
+/// # Errors
+///
+/// As [`publish`].
+pub fn publish_beside(
+    run_dir: &Path,
+    rows: &[SubsetRow<'_>],
+    method: Method,
+    schema: Schema,
+    provenance: &serde_json::Value,
+) -> Result<Published, ExportError> {
     build_and_rename(run_dir, rows, method, schema, provenance)
         .map_err(|kind| ExportError { run_dir: run_dir.to_owned(), kind })
 }
@@ -237,9 +257,6 @@ fn build_and_rename(
         let _renamed = temp.keep();
     }
     sync_dir(run_dir)?;
-    write_atomic(&run_dir.join("latest"), |out| {
-        writeln!(out, "{}", path.file_name().unwrap_or_default().display())
-    })?;
     let data_file = path.join(data.relative_path());
     let texts = [README, FACTS, DATASET_INFO].map(|name| path.join(name));
     let files = [data_file.clone()].into_iter().chain(texts).filter(|file| file.is_file());

@@ -1,0 +1,293 @@
+//! The selection: what it reads, and the files it leaves.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::fingerprint::{StageInputs, inputs_of};
+use super::manifest::Manifest;
+use super::stages::{Output, provenance, with_checksums};
+use super::{PipelineError, Run};
+use crate::checkpoint::Checkpoint;
+use crate::config::Config;
+use crate::influence::InfluenceError;
+use crate::influence::example_scores::ExampleScores;
+use crate::influence::example_scores_file::is_cosines;
+use crate::influence::index::subtask_name;
+use crate::influence::scores::ScoreTable;
+use crate::method::Method;
+use crate::pool::table::ExampleTable;
+use crate::pool::{ExampleId, Message, PoolError, for_each_said};
+use crate::progress::Event;
+use crate::selection::export::{
+    ExportError, Published, SubsetRow, publish, publish_beside, subset_rows,
+};
+use crate::selection::selector::{RowCosines, TargetCosines};
+use crate::selection::{
+    Budget, Contaminated, EvaluationTexts, Gate, Open, Schema, SelectFrom, SelectionFile,
+    StoredRows, Taken, TextGate, ranking, select, select_for_target,
+};
+use crate::stage::Stage;
+use crate::store::Split;
+use crate::store::gradient_store::GradientStore;
+
+/// Pool rows whose texts are read at once.
+const READ_ROWS: usize = 4096;
+
+pub(super) fn select_subset(run: &Run<'_>, inputs: &StageInputs) -> Result<Output, PipelineError> {
+    let selecting = Selecting { run, inputs: &Inputs::open(run)? };
+    let found = selecting.within(run.config.budget, None)?;
+    let published = selecting.publish(&found, inputs, publish)?;
+    let mut file = selecting.file(found);
+    let mut files = published.files;
+    if run.config.selection.subset_per_target {
+        for target in selecting.targets() {
+            let own = selecting.within(run.config.budget, Some(&target))?;
+            let own = selecting.publish(&own, inputs, publish_beside)?;
+            let folder = own.path.file_name().unwrap_or_default().display().to_string();
+            file.by_target.insert(target, folder);
+            files.extend(own.files);
+        }
+    }
+    file.write(&run.dir.selection())?;
+    files.push(run.dir.selection());
+    for message in file.notes.into_iter().chain(published.notes) {
+        run.observer.notify(Event::Warning { message });
+    }
+    let name = published.path.file_name().unwrap_or_default().display();
+    let summary = format!("{} rows, {} tokens in {name}", published.n_rows, published.n_tokens);
+    Ok(Output { files: with_checksums(files)?, summary })
+}
+
+/// A subset of a sweep.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Swept {
+    /// How much was asked for.
+    pub budget: Budget,
+    /// The subset folder.
+    pub subset: PathBuf,
+    /// Rows in it.
+    pub n_rows: usize,
+    /// Their tokens.
+    pub n_tokens: u64,
+}
+
+impl Run<'_> {
+    /// Writes the subset of each budget as the select stage would, from the scores
+    /// that stand in the run; `latest` and the stage's own subset stay.
+    ///
+    /// # Errors
+    ///
+    /// If an earlier stage is not complete or was made from other settings, or a
+    /// subset cannot be written.
+    pub fn sweep(&self, budgets: &[Budget]) -> Result<Vec<Swept>, PipelineError> {
+        let mut swept = Vec::new();
+        self.under_lock(|run, checksums| {
+            run.require_earlier(Stage::Select, checksums)?;
+            let opened = Inputs::open(run)?;
+            for budget in budgets {
+                let mut config = run.config.clone();
+                config.budget = *budget;
+                config.raw.budget = Some(budget.to_string());
+                let manifest = Manifest::read(run.dir)?;
+                let inputs = inputs_of(Stage::Select, &config, &manifest, checksums)?;
+                run.verify_inputs(&manifest, &inputs, checksums)?;
+                let selecting =
+                    Selecting { run: &Run { config: &config, ..*run }, inputs: &opened };
+                let found = selecting.within(*budget, None)?;
+                let Published { path, n_rows, n_tokens, .. } =
+                    selecting.publish(&found, &inputs, publish_beside)?;
+                swept.push(Swept { budget: *budget, subset: path, n_rows, n_tokens });
+            }
+            Ok(())
+        })?;
+        Ok(swept)
+    }
+}
+
+/// How many rows were left out, by reason.
+fn counts(left_out: &BTreeMap<ExampleId, String>) -> BTreeMap<&str, usize> {
+    let mut counts = BTreeMap::new();
+    for reason in left_out.values() {
+        *counts.entry(reason.as_str()).or_default() += 1;
+    }
+    counts
+}
+
+/// Everything that is selected by, opened.
+struct Selecting<'a> {
+    run: &'a Run<'a>,
+    inputs: &'a Inputs,
+}
+
+struct Inputs {
+    /// Contaminated rows are flagged.
+    scores: ScoreTable,
+    pool: ExampleTable,
+    target_sources: Vec<String>,
+    examples: Option<ExampleScores>,
+    rows: Option<StoredRows>,
+    contaminated: BTreeMap<ExampleId, String>,
+}
+
+/// What was selected, and what was left out for what reason.
+type Found = (Taken, BTreeMap<ExampleId, String>);
+
+type Publish =
+    fn(&Path, &[SubsetRow<'_>], Method, Schema, &Value) -> Result<Published, ExportError>;
+
+impl Inputs {
+    fn open(run: &Run<'_>) -> Result<Self, PipelineError> {
+        let selector = run.config.selection.selector;
+        let mut scores = ScoreTable::read(&run.dir.scores())?;
+        let pool = ExampleTable::open(&run.dir.table(Split::Pool))?;
+        let target = ExampleTable::open(&run.dir.table(Split::Target))?;
+        let sources: BTreeMap<String, String> =
+            target.rows().iter().map(|row| (subtask_name(row), row.source.clone())).collect();
+        let source = |name: &String| sources.get(name).unwrap_or(name).clone();
+        let target_sources = scores.subtasks.iter().map(source).collect();
+        let examples = selector.needs_examples().then(|| run.example_scores()).transpose()?;
+        let rows = selector.needs_rows().then(|| stored_rows(run, &scores)).transpose()?;
+        let mut contaminated = BTreeMap::new();
+        for Contaminated { row, origin } in contaminated_rows(run, &pool, &target)? {
+            let row = &mut scores.rows[row];
+            if row.flag.is_none() {
+                let reason = format!("contaminated: says what is in {origin}");
+                row.flag = Some(reason.clone());
+                contaminated.insert(row.id, reason);
+            }
+        }
+        Ok(Self { scores, pool, target_sources, examples, rows, contaminated })
+    }
+}
+
+impl Selecting<'_> {
+    /// The target sources.
+    fn targets(&self) -> BTreeSet<String> {
+        self.inputs.target_sources.iter().cloned().collect()
+    }
+
+    fn publish(
+        &self,
+        (taken, left_out): &Found,
+        made_from: &StageInputs,
+        publish: Publish,
+    ) -> Result<Published, PipelineError> {
+        let Inputs { scores, pool, .. } = self.inputs;
+        let rows = subset_rows(scores, &taken.rows, |positions| pool.records(positions))?;
+        let mut provenance = provenance(self.run, made_from)?;
+        provenance["selection"] = json!({ "left-out": counts(left_out), "notes": taken.notes });
+        let Config { method, schema, .. } = *self.run.config;
+        Ok(publish(self.run.dir.root(), &rows, method, schema, &provenance)?)
+    }
+
+    fn file(&self, (taken, left_out): Found) -> SelectionFile {
+        let selector = self.run.config.selection.selector;
+        SelectionFile::new(&self.inputs.scores, &taken.rows, selector, left_out, taken.notes)
+    }
+
+    /// What is selected within `budget`, for all targets or one alone.
+    fn within(&self, budget: Budget, target: Option<&str>) -> Result<Found, PipelineError> {
+        let settings = &self.run.config.selection;
+        let Inputs { scores, pool, target_sources, examples, rows, contaminated } = self.inputs;
+        let from = SelectFrom {
+            scores,
+            target_sources,
+            examples: examples.as_ref().map(|examples| examples as &dyn TargetCosines),
+            rows: rows.as_ref().map(|rows| rows as &dyn RowCosines),
+        };
+        let select = |gate: &mut dyn Gate| match target {
+            None => select(from, settings, budget, gate),
+            Some(target) => select_for_target(from, settings, target, budget, gate),
+        };
+        let mut left_out = contaminated.clone();
+        let Some(threshold) = settings.near_duplicates else {
+            return Ok((select(&mut Open)?, left_out));
+        };
+        let read = |positions: &[usize]| -> Result<Vec<Vec<Message>>, PoolError> {
+            let records = pool.records(positions)?;
+            Ok(records.into_iter().map(|record| record.messages).collect())
+        };
+        let likely = ranking(scores).iter().map(|row| row.position).collect();
+        let mut gate = TextGate::new(threshold.value(), likely, &read);
+        let taken = select(&mut gate)?;
+        for (row, _) in gate.into_refused()? {
+            let reason = "near-duplicate of a row that is kept".to_owned();
+            left_out.insert(scores.rows[row].id, reason);
+        }
+        Ok((taken, left_out))
+    }
+}
+
+impl Run<'_> {
+    /// The cosines that the score stage recorded.
+    pub(super) fn example_scores(&self) -> Result<ExampleScores, PipelineError> {
+        let manifest = Manifest::read(self.dir)?;
+        let record = manifest.stages.get(&Stage::Score);
+        let outputs = record.into_iter().flat_map(|record| record.outputs.keys());
+        let paths = outputs.map(|name| self.dir.root().join(name));
+        let paths: Vec<PathBuf> = paths.filter(|path| is_cosines(path)).collect();
+        Ok(ExampleScores::open(&paths).map_err(InfluenceError::from)?)
+    }
+}
+
+fn stored_rows(run: &Run<'_>, scores: &ScoreTable) -> Result<StoredRows, PipelineError> {
+    let checkpoints = run.checkpoints()?;
+    let sum: f64 = checkpoints.iter().map(Checkpoint::learning_rate).sum();
+    let kind = run.config.gradients[0];
+    let mut stores = Vec::new();
+    for checkpoint in &checkpoints {
+        let store = GradientStore::open(&run.dir.store(checkpoint.label(), Split::Pool))?;
+        store.require(kind)?;
+        stores.push((store, checkpoint.learning_rate() / sum));
+    }
+    let checkpoint = checkpoints[0].label().to_owned();
+    StoredRows::new(stores, kind, scores)
+        .map_err(|id| InfluenceError::NoGradient { id, split: Split::Pool, checkpoint }.into())
+}
+
+/// Rows of the pool that say what the target or an evaluation says.
+fn contaminated_rows(
+    run: &Run<'_>,
+    pool: &ExampleTable,
+    target: &ExampleTable,
+) -> Result<Vec<Contaminated>, PipelineError> {
+    let settings = &run.config.selection;
+    let mut evaluation = EvaluationTexts::default();
+    if settings.decontaminate_target {
+        let sources: BTreeSet<_> = target.rows().iter().map(|row| row.source.clone()).collect();
+        let positions: Vec<usize> = (0..target.rows().len()).collect();
+        let records = target.records(&positions)?;
+        for source in sources {
+            let own = target.rows().iter().zip(&records).filter(|(row, _)| row.source == source);
+            for (_, record) in own {
+                evaluation.add(&format!("target `{source}`"), &record.messages);
+            }
+        }
+    }
+    for source in &settings.decontaminate {
+        for_each_said(source, &run.config.ingest.columns, &mut |file, messages| {
+            evaluation.add(&format!("`{file}`"), &messages);
+        })?;
+    }
+    if evaluation.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut shared = Vec::new();
+    for start in (0..pool.rows().len()).step_by(READ_ROWS) {
+        if run.observer.is_interrupted() {
+            return Err(PipelineError::Interrupted);
+        }
+        let positions: Vec<usize> = (start..pool.rows().len().min(start + READ_ROWS)).collect();
+        for (position, record) in positions.iter().zip(pool.records(&positions)?) {
+            let runs = evaluation.shared_runs(&record.messages);
+            if !runs.is_empty() {
+                shared.push((*position, runs));
+            }
+        }
+    }
+    Ok(evaluation.contaminated(&shared))
+}

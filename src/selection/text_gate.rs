@@ -1,0 +1,141 @@
+//! Near-duplicates are refused while rows are taken.
+
+use std::collections::HashMap;
+
+use super::limits::Gate;
+use super::near_duplicates::{SeenTexts, Shingles};
+use super::selector::Pick;
+use crate::pool::Message;
+
+/// Gives the conversations of rows at ascending positions.
+type Read<'a, E> = dyn Fn(&[usize]) -> Result<Vec<Vec<Message>>, E> + 'a;
+
+/// Rows whose texts are read at once.
+const READ_ROWS: usize = 1024;
+
+/// Refuses a row that is a near-duplicate of one that was taken.
+///
+/// Texts are read as they are asked for: the row's, and those of the rows that
+/// probably come next.
+pub struct TextGate<'a, E> {
+    threshold: f64,
+    seen: SeenTexts,
+    /// Reads rows at ascending positions.
+    read: &'a Read<'a, E>,
+    /// Positions, the likeliest first.
+    likely: Vec<usize>,
+    n_read: usize,
+    shingles: HashMap<usize, Shingles>,
+    refused: Vec<(usize, usize)>,
+    failure: Option<E>,
+}
+
+impl<'a, E> TextGate<'a, E> {
+    /// `likely` are the positions that can be asked for, in about the order in
+    /// which they are.
+    pub fn new(threshold: f64, likely: Vec<usize>, read: &'a Read<'a, E>) -> Self {
+        Self {
+            threshold,
+            seen: SeenTexts::new(threshold),
+            read,
+            likely,
+            n_read: 0,
+            shingles: HashMap::new(),
+            refused: Vec::new(),
+            failure: None,
+        }
+    }
+
+    /// The rows that were refused, each with the one that it is a near-duplicate
+    /// of, in the order in which they were.
+    ///
+    /// # Errors
+    ///
+    /// If a text could not be read.
+    pub fn into_refused(self) -> Result<Vec<(usize, usize)>, E> {
+        match self.failure {
+            Some(failure) => Err(failure),
+            None => Ok(self.refused),
+        }
+    }
+
+    /// The runs of words of a row, which are not kept: it is asked for once.
+    fn shingles(&mut self, position: usize) -> Result<Shingles, E> {
+        if let Some(shingles) = self.shingles.get(&position) {
+            return Ok(shingles.clone());
+        }
+        let next = self.likely[self.n_read..].iter().take(READ_ROWS);
+        let mut positions: Vec<usize> = next.copied().chain([position]).collect();
+        self.n_read = self.likely.len().min(self.n_read + READ_ROWS);
+        positions.sort_unstable();
+        positions.dedup();
+        let texts = (self.read)(&positions)?;
+        let shingles = texts.iter().map(|messages| Shingles::of(messages));
+        self.shingles.extend(positions.iter().copied().zip(shingles));
+        Ok(self.shingles[&position].clone())
+    }
+}
+
+impl<E> Gate for TextGate<'_, E> {
+    fn admit(&mut self, pick: Pick) -> bool {
+        if self.failure.is_some() {
+            return false;
+        }
+        match self.shingles(pick.position) {
+            Ok(shingles) => {
+                let twin = self.seen.near_duplicate_of(pick.position, shingles);
+                self.refused.extend(twin.map(|twin| (pick.position, twin)));
+                twin.is_none()
+            }
+            Err(failure) => {
+                self.failure = Some(failure);
+                false
+            }
+        }
+    }
+
+    fn reset(&mut self) {
+        self.seen = SeenTexts::new(self.threshold);
+        self.refused.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::limits::{SourceLimits, take};
+    use super::super::selector::Top;
+    use super::super::toy::table;
+    use super::super::view::View;
+    use super::*;
+
+    #[test]
+    fn of_near_duplicates_the_better_ranked_stays_and_the_next_moves_up() {
+        let texts = [
+            "james rents his car out for twenty an hour every day",
+            "James rents his car out for twenty an hour, every day!",
+            "anna bakes five loaves of bread each morning before work",
+            "it takes eight days for three builders to build a cottage",
+        ];
+        let read = |positions: &[usize]| -> Result<Vec<Vec<Message>>, ()> {
+            let message = |at: &usize| {
+                vec![Message { role: "user".to_owned(), content: texts[*at].to_owned() }]
+            };
+            Ok(positions.iter().map(message).collect())
+        };
+        let scores = table(&["t"], &[&[0.8], &[0.9], &[0.7], &[0.6]]);
+        let view = View::plain(&scores);
+        let mut gate = TextGate::new(0.8, vec![1, 0, 2, 3], &read);
+        let (budget, none) = ("3".parse().unwrap(), SourceLimits::default());
+        let taken = take(&scores, || Top::new(&view), budget, &none, &mut gate);
+        assert_eq!(taken.rows.iter().map(|row| row.position).collect::<Vec<_>>(), [1, 2, 3]);
+        assert_eq!(gate.into_refused(), Ok(vec![(0, 1)]));
+    }
+
+    #[test]
+    fn a_text_that_cannot_be_read_fails_the_selection() {
+        let read = |_: &[usize]| Err("disk on fire");
+        let mut gate = TextGate::new(0.8, vec![0], &read);
+        assert!(!gate.admit(Pick { position: 0, subtask: 0 }));
+        assert_eq!(gate.into_refused(), Err("disk on fire"));
+    }
+}
