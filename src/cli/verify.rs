@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::exit::CliError;
 use super::{Answer, Context};
+use crate::method::Method;
 use crate::pipeline::verify::{REFERENCE, Rival, TrainingLength, Verification};
 use crate::pool::Source;
 use crate::run_dir::RunDir;
@@ -30,8 +31,9 @@ pub(super) struct VerifyArgs {
     #[arg(value_parser = clap::value_parser!(u32).range(3..))]
     halves: Option<u32>,
 
-    /// Rivals: random (rows of the pool, drawn anew by each seed), full (all of it),
-    /// base (the model as it comes)
+    /// Rivals: random (rows of the pool, drawn anew by each seed), full (all of it), base
+    /// (the model as it comes), and methods that ask no model: bm25, ngram, length,
+    /// random-balanced
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "random,base")]
     against: Vec<Baseline>,
 
@@ -67,6 +69,33 @@ enum Baseline {
     Random,
     Full,
     Base,
+    Bm25,
+    Ngram,
+    Length,
+    RandomBalanced,
+}
+
+impl Baseline {
+    fn rival(self) -> Rival {
+        match self {
+            Self::Random => Rival::Random,
+            Self::Full => Rival::Full,
+            Self::Base => Rival::Base,
+            Self::Bm25 => Rival::Best(Method::Bm25),
+            Self::Ngram => Rival::Best(Method::Ngram),
+            Self::Length => Rival::Best(Method::Length),
+            Self::RandomBalanced => Rival::Best(Method::RandomBalanced),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self.rival() {
+            Rival::Best(method) => method.name(),
+            Rival::Full => "full",
+            Rival::Base => "base",
+            Rival::Random | Rival::Rows(_) => REFERENCE,
+        }
+    }
 }
 
 /// Trains on the run's subset and its rivals, and tells how they did.
@@ -75,11 +104,8 @@ pub(super) fn verify(context: &Context<'_>, args: &VerifyArgs) -> Result<Answer,
         return datamodeling_score(context, n_halves, args);
     }
     let parse = |text: &String| text.parse::<Source>().unwrap_or_else(|never| match never {});
-    let baselines = args.against.iter().map(|baseline| match baseline {
-        Baseline::Random => (REFERENCE.to_owned(), Rival::Random),
-        Baseline::Full => ("full".to_owned(), Rival::Full),
-        Baseline::Base => ("base".to_owned(), Rival::Base),
-    });
+    let baselines =
+        args.against.iter().map(|baseline| (baseline.name().to_owned(), baseline.rival()));
     let mut rivals: Vec<(String, Rival)> = baselines.collect();
     for text in &args.others {
         rivals.push(other(parse(text))?);

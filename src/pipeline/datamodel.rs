@@ -1,7 +1,7 @@
 //! The linear datamodeling score of a run.
 
 use super::checksums::Checksums;
-use super::verify::{Contender, Rival, TrainingLength, seed};
+use super::verify::{Contender, Rows, TrainingLength, seed};
 use super::{PipelineError, Run};
 use crate::influence::example_scores::ExampleScores;
 use crate::influence::example_scores_file::cosines_path;
@@ -48,7 +48,8 @@ impl Run<'_> {
     ) -> Result<Option<DatamodelingScore>, PipelineError> {
         let table = self.dir.table(Split::Pool);
         let heads = ExampleTable::open(&table)?.rows().to_vec();
-        let half = Contender { name: "half".to_owned(), rival: Rival::Half, table, heads };
+        let rows = Rows::Drawn(heads.len().div_ceil(2));
+        let half = Contender { name: "half".to_owned(), rows, table, heads };
         let eval = self.dir.table(Split::Target);
         let targets = ExampleTable::open(&eval)?.rows().to_vec();
         let eval_rows: Vec<usize> = (0..targets.len()).collect();

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::stages::{Output, with_checksums};
 use super::{PipelineError, Run};
-use crate::baseline::compare::{Compare, Comparison};
+use crate::baseline::compare::{Compare, Comparison, compare};
 use crate::baseline::{bm25::Bm25, ngram::Ngram};
 use crate::baseline::{length, perplexity, random, rds, table};
 use crate::first_pass::losses::Losses;
@@ -27,10 +27,8 @@ impl Run<'_> {
     /// If the method takes gradients.
     pub(super) fn score_without_gradients(&self) -> Result<Output, PipelineError> {
         let pool = ExampleTable::open(&self.dir.table(Split::Pool))?;
-        let (rows, method, seed) = (pool.rows(), self.config.method, self.config.seed);
-        let untargeted = |scores: &[f32]| (table(method, rows, scores), Vec::new());
+        let method = self.config.method;
         let (scores, cosines) = match method {
-            Method::Less => unreachable!("it takes gradients"),
             Method::Rds => self.likeness(&pool)?,
             Method::Bm25 => {
                 self.compared(&Bm25::new(&pool, &self.target()?, self.observer)?, &pool)?
@@ -38,10 +36,11 @@ impl Run<'_> {
             Method::Ngram => {
                 self.compared(&Ngram::new(&pool, &self.target()?, self.observer)?, &pool)?
             }
-            Method::Length => untargeted(&length::length(rows)),
             Method::Perplexity => self.nearness_of_losses(&pool)?,
-            Method::Random => untargeted(&random::random(rows, seed)),
-            Method::RandomBalanced => untargeted(&random::random_balanced(rows, seed)),
+            Method::Less | Method::Length | Method::Random | Method::RandomBalanced => {
+                let scores = self.scores_without_model(method, &pool)?;
+                (scores.expect("gradients are not asked for here"), Vec::new())
+            }
         };
         scores.write(&self.dir.scores())?;
         let n_ranked = scores.rows.iter().filter(|row| row.flag.is_none()).count();
@@ -49,6 +48,25 @@ impl Run<'_> {
         let mut files = with_checksums([self.dir.scores()])?;
         files.extend(cosines);
         Ok(Output { files, summary })
+    }
+
+    /// The scores by a method that asks no model; `None` for one that does.
+    pub(super) fn scores_without_model(
+        &self,
+        method: Method,
+        pool: &ExampleTable,
+    ) -> Result<Option<ScoreTable>, PipelineError> {
+        let (rows, seed, observer) = (pool.rows(), self.config.seed, self.observer);
+        Ok(Some(match method {
+            Method::Less | Method::Rds | Method::Perplexity => return Ok(None),
+            Method::Bm25 => compare(&Bm25::new(pool, &self.target()?, observer)?, pool, observer)?,
+            Method::Ngram => {
+                compare(&Ngram::new(pool, &self.target()?, observer)?, pool, observer)?
+            }
+            Method::Length => table(method, rows, &length::length(rows)),
+            Method::Random => table(method, rows, &random::random(rows, seed)),
+            Method::RandomBalanced => table(method, rows, &random::random_balanced(rows, seed)),
+        }))
     }
 
     fn target(&self) -> Result<ExampleTable, PipelineError> {

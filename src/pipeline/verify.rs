@@ -18,10 +18,12 @@ use super::checksums::Checksums;
 use super::fingerprint::model_files;
 use super::manifest::Manifest;
 use super::{PipelineError, Run};
+use crate::method::Method;
 use crate::pool::table::{ExampleTable, TableRow};
 use crate::pool::{ExampleId, IngestSettings, POOL_TABLE, Source, TARGET_TABLE, ingest};
 use crate::progress::Event;
 use crate::seed::Seed;
+use crate::selection::ranking;
 use crate::stage::Stage;
 use crate::store::Split;
 use crate::verify::comparison::{Comparison, compare};
@@ -37,8 +39,9 @@ pub enum Rival {
     Full,
     /// As many rows of the pool as the subset has, drawn anew for every seed.
     Random,
-    /// Half of the pool, drawn anew for every seed.
-    Half,
+    /// As many rows of the pool as the subset has, the best by a method that asks no
+    /// model.
+    Best(Method),
     /// Rows of a file or folder.
     Rows(Source),
 }
@@ -82,6 +85,9 @@ pub enum VerifyError {
     /// Nothing was selected yet.
     #[error("`{}` has no subset: run `less-select` first", .0.display())]
     NoSubset(PathBuf),
+    /// A method whose scores take a model.
+    #[error("`{0}` needs a run of its own: `less-select --method {0} --run DIR`, and name DIR")]
+    NeedsRun(Method),
     /// Two contenders have one name.
     #[error("two contenders are called `{0}`; name one of them: NAME=PATH")]
     SameName(String),
@@ -129,7 +135,8 @@ impl Run<'_> {
         let made_from = self.made_from(wanted.learning_rate, &eval, &eval_rows, checksums)?;
         let mut trials = Vec::new();
         for contender in &contenders {
-            let n_seeds = if contender.rival == Rival::Base { 1 } else { wanted.n_seeds };
+            let trains = !matches!(contender.rows, Rows::None);
+            let n_seeds = if trains { wanted.n_seeds } else { 1 };
             for number in 0..n_seeds {
                 let seed = seed(self.config.seed, number);
                 let (name, trial) = contender.trial(subset, wanted.training, seed, &made_from);
@@ -167,14 +174,30 @@ impl Run<'_> {
             }
             let table = match rival {
                 Rival::Rows(source) => self.ingest_contender(name, source, &wanted.eval)?,
-                Rival::Base | Rival::Full | Rival::Random | Rival::Half => {
-                    self.dir.table(Split::Pool)
-                }
+                _ => self.dir.table(Split::Pool),
             };
             let heads = ExampleTable::open(&table)?.rows().to_vec();
-            contenders.push(Contender { name: name.clone(), rival: rival.clone(), table, heads });
+            let n_rows = contenders.first().map_or(heads.len(), |subset| subset.heads.len());
+            let rows = match rival {
+                Rival::Base => Rows::None,
+                Rival::Full | Rival::Rows(_) => Rows::All,
+                Rival::Random => Rows::Drawn(n_rows),
+                Rival::Best(method) => Rows::These(self.best_by(*method, n_rows)?),
+            };
+            contenders.push(Contender { name: name.clone(), rows, table, heads });
         }
         Ok(contenders)
+    }
+
+    /// The best rows of the pool by a method, their ids ascending.
+    fn best_by(&self, method: Method, n_rows: usize) -> Result<Vec<ExampleId>, PipelineError> {
+        let pool = ExampleTable::open(&self.dir.table(Split::Pool))?;
+        let scores =
+            self.scores_without_model(method, &pool)?.ok_or(VerifyError::NeedsRun(method))?;
+        let best = ranking(&scores).into_iter().take(n_rows);
+        let mut ids: Vec<ExampleId> = best.map(|place| scores.rows[place.position].id).collect();
+        ids.sort_unstable();
+        Ok(ids)
     }
 
     /// The table of a contender's rows; the evaluation's stands beside it.
@@ -261,12 +284,24 @@ impl Run<'_> {
     }
 }
 
-/// A contender with the rows it may train on.
+/// A contender, and what its trials train on.
 pub(super) struct Contender {
     pub(super) name: String,
-    pub(super) rival: Rival,
+    pub(super) rows: Rows,
     pub(super) table: PathBuf,
     pub(super) heads: Vec<TableRow>,
+}
+
+/// Which rows of its table a contender trains on.
+pub(super) enum Rows {
+    /// It does not train.
+    None,
+    /// All.
+    All,
+    /// So many, drawn by the trial's seed.
+    Drawn(usize),
+    /// These, ascending.
+    These(Vec<ExampleId>),
 }
 
 impl Contender {
@@ -278,7 +313,7 @@ impl Contender {
         seed: Seed,
         made_from: &serde_json::Value,
     ) -> (String, Trial) {
-        let rows = self.rows(subset.heads.len(), seed);
+        let rows = self.rows(seed);
         let trained: Vec<&TableRow> = match &rows {
             None => Vec::new(),
             Some(TrainingRows { ids: None, .. }) => self.heads.iter().collect(),
@@ -301,12 +336,12 @@ impl Contender {
     }
 
     /// What a trial trains on.
-    fn rows(&self, n_random: usize, seed: Seed) -> Option<TrainingRows> {
-        let ids = match self.rival {
-            Rival::Base => return None,
-            Rival::Full | Rival::Rows(_) => None,
-            Rival::Random => Some(self.drawn(n_random, seed)),
-            Rival::Half => Some(self.drawn(self.heads.len().div_ceil(2), seed)),
+    fn rows(&self, seed: Seed) -> Option<TrainingRows> {
+        let ids = match &self.rows {
+            Rows::None => return None,
+            Rows::All => None,
+            Rows::Drawn(n) => Some(self.drawn(*n, seed)),
+            Rows::These(ids) => Some(ids.clone()),
         };
         Some(TrainingRows { table: self.table.clone(), ids })
     }

@@ -73,8 +73,10 @@ fn trials_are_kept_and_a_lost_one_comes_out_the_same() {
         assert_eq!((path, &one["eval"]), (other_path, &other["eval"]));
     }
     // Another contender costs its own trials.
-    let more = run.run(&[&VERIFY[..], &["--against", "random,base,full"]].concat());
-    assert!(more.stderr.contains("7 trials, 5 of them done"), "{}", more.stderr);
+    let more = run.run(&[&VERIFY[..], &["--against", "random,base,full,length"]].concat());
+    assert!(more.stderr.contains("9 trials, 5 of them done"), "{}", more.stderr);
+    let longest = trials(&run).into_iter().find(|(_, outcome)| outcome["contender"] == "length");
+    assert_eq!(longest.unwrap().1["n-rows"], 6);
 }
 
 #[test]
