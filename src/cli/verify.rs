@@ -59,6 +59,11 @@ pub(super) struct VerifyArgs {
     #[arg(long, value_name = "RATE", default_value_t = 2e-4)]
     training_rate: f64,
 
+    /// Let every model answer, too, at most so many tokens, and tell the F1 of its words
+    #[arg(long, value_name = "TOKENS")]
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    answers: Option<u32>,
+
     /// Most examples of each evaluation
     #[arg(long, value_name = "N", default_value_t = 200)]
     eval_rows: usize,
@@ -121,6 +126,7 @@ pub(super) fn verify(context: &Context<'_>, args: &VerifyArgs) -> Result<Answer,
             None => TrainingLength::LikePasses(args.passes),
         },
         learning_rate: args.training_rate,
+        answer_tokens: args.answers.map(|n| n as usize),
     };
     let found = context.pipeline().verify(&wanted)?;
     Ok(Answer::done(text(&found), json!(found)))

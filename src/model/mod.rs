@@ -16,7 +16,8 @@
 //! What a model *computes* needs the `torch` feature: `decoder` is the forward
 //! pass, `attention` its positions, `activation` its MLP's, `lora` its adapters,
 //! `batch` what goes in, `load` where weights come from, `cuda` how its library is
-//! found, `LoraDecoder` all of it on a device, `assess` what it makes of examples.
+//! found, `LoraDecoder` all of it on a device, `assess` and
+//! `generate` what it makes of examples.
 
 #[cfg(feature = "torch")]
 mod activation;
@@ -36,6 +37,8 @@ pub(crate) mod decoder;
 mod families;
 mod family;
 mod fields;
+#[cfg(feature = "torch")]
+mod generate;
 mod gguf;
 pub mod joined;
 #[cfg(feature = "torch")]
@@ -60,6 +63,8 @@ pub mod weights;
 #[cfg(feature = "torch")]
 pub use assess::Assessment;
 pub use config::DecoderConfig;
+#[cfg(feature = "torch")]
+pub use generate::Prompt;
 #[cfg(feature = "torch")]
 pub use lora_decoder::{LoraDecoder, ModelError};
 

@@ -53,7 +53,7 @@ impl Run<'_> {
         let eval = self.dir.table(Split::Target);
         let targets = ExampleTable::open(&eval)?.rows().to_vec();
         let eval_rows: Vec<usize> = (0..targets.len()).collect();
-        let made_from = self.made_from(learning_rate, &eval, &eval_rows, checksums)?;
+        let made_from = self.made_from(learning_rate, &eval, &eval_rows, None, checksums)?;
         let trial = |number| {
             let seed = seed(self.config.seed, number);
             let (name, trial) = half.trial(&half, TrainingLength::Passes(passes), seed, &made_from);
@@ -64,6 +64,7 @@ impl Run<'_> {
             eval,
             eval_rows,
             learning_rate,
+            answer_tokens: None,
             scratch: self.dir.verify_scratch(),
         };
         let outcomes = self.outcomes(&plan)?;

@@ -20,14 +20,17 @@ use super::manifest::Manifest;
 use super::{PipelineError, Run};
 use crate::method::Method;
 use crate::pool::table::{ExampleTable, TableRow};
-use crate::pool::{ExampleId, IngestSettings, POOL_TABLE, Source, TARGET_TABLE, ingest};
+use crate::pool::{
+    ChatEncoder, ExampleId, IngestSettings, POOL_TABLE, Source, TARGET_TABLE, ingest,
+};
 use crate::progress::Event;
 use crate::seed::Seed;
 use crate::selection::ranking;
 use crate::stage::Stage;
 use crate::store::Split;
+use crate::verify::answer::f1;
 use crate::verify::comparison::{Comparison, compare};
-use crate::verify::{Outcome, Plan, TrainingRows, Trial};
+use crate::verify::{EvalRow, Outcome, Plan, TrainingRows, Trial, last_answer};
 use crate::warmup::rows::choose;
 
 /// Who is tried.
@@ -61,6 +64,8 @@ pub struct Verification {
     pub training: TrainingLength,
     /// Peak learning rate.
     pub learning_rate: f64,
+    /// Most tokens of an answer that the model gives itself, for F1; `None` asks for none.
+    pub answer_tokens: Option<usize>,
 }
 
 /// How long contenders train.
@@ -132,7 +137,13 @@ impl Run<'_> {
         let eval_rows = eval_rows(ExampleTable::open(&eval)?.rows(), wanted.n_eval_rows);
         check_held_out(&contenders, &eval)?;
         let subset = &contenders[0];
-        let made_from = self.made_from(wanted.learning_rate, &eval, &eval_rows, checksums)?;
+        let made_from = self.made_from(
+            wanted.learning_rate,
+            &eval,
+            &eval_rows,
+            wanted.answer_tokens,
+            checksums,
+        )?;
         let mut trials = Vec::new();
         for contender in &contenders {
             let trains = !matches!(contender.rows, Rows::None);
@@ -148,10 +159,12 @@ impl Run<'_> {
             eval,
             eval_rows,
             learning_rate: wanted.learning_rate,
+            answer_tokens: wanted.answer_tokens,
             scratch: self.dir.verify_scratch(),
         };
         let outcomes = self.outcomes(&plan)?;
-        let found = compare(&outcomes, REFERENCE);
+        let f1 = plan.answer_tokens.map(|_| self.f1(&plan, &outcomes)).transpose()?;
+        let found = compare(&outcomes, f1.as_deref(), REFERENCE);
         crate::fs::write_json(&self.dir.verify_json(), &found)?;
         Ok(found)
     }
@@ -220,6 +233,7 @@ impl Run<'_> {
         learning_rate: f64,
         eval: &Path,
         eval_rows: &[usize],
+        answer_tokens: Option<usize>,
         checksums: &mut Checksums,
     ) -> Result<serde_json::Value, PipelineError> {
         let config = self.config;
@@ -237,6 +251,7 @@ impl Run<'_> {
             "learning-rate": learning_rate,
             "eval": crate::fs::checksum(eval)?,
             "eval-rows": eval_rows,
+            "answer-tokens": answer_tokens,
         }))
     }
 
@@ -245,6 +260,21 @@ impl Run<'_> {
         self.do_trials(plan)?;
         let found = plan.trials.iter().map(|trial| Outcome::read(&trial.outcome));
         Ok(found.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+    }
+
+    /// By outcome and example, how many words of the wanted answer the model's own has.
+    fn f1(&self, plan: &Plan, outcomes: &[Outcome]) -> Result<Vec<Vec<f64>>, PipelineError> {
+        let encoder = ChatEncoder::load(&self.config.model, &self.config.ingest.encoding)?;
+        let examples = ExampleTable::open(&plan.eval)?.examples_at(&plan.eval_rows)?;
+        let wanted = examples.iter().map(|row| encoder.decode(&row.token_ids[last_answer(row)]));
+        let wanted: Vec<String> = wanted.collect();
+        let of = |(row, wanted): (&EvalRow, &String)| {
+            f1(&encoder.decode(row.said.as_deref().unwrap_or_default()), wanted)
+        };
+        Ok(outcomes
+            .iter()
+            .map(|outcome| outcome.eval.iter().zip(&wanted).map(of).collect())
+            .collect())
     }
 
     fn do_trials(&self, plan: &Plan) -> Result<(), PipelineError> {

@@ -48,6 +48,8 @@ pub struct Standing {
     pub loss: Estimate,
     /// Share of the examples whose answer is exact.
     pub exact: Estimate,
+    /// Mean F1 of the words of its own answers, where it was asked for them.
+    pub f1: Option<Estimate>,
     /// Its loss less the reference's; `None` for the reference, or without one.
     pub loss_difference: Option<Estimate>,
 }
@@ -66,14 +68,14 @@ pub struct Comparison {
     pub standings: Vec<Standing>,
 }
 
-/// Compares contenders on every evaluation, evaluations in order of name.
-/// `reference` is the contender that the others are compared with, if it is among
+/// Compares contenders on every evaluation, evaluations in order of name. `f1` has a
+/// value an outcome and example, if there are answers. `reference` is the contender that the others are compared with, if it is among
 /// them.
 ///
 /// # Panics
 ///
 /// If the outcomes are not all of the same examples.
-pub fn compare(outcomes: &[Outcome], reference: &str) -> Vec<Comparison> {
+pub fn compare(outcomes: &[Outcome], f1: Option<&[Vec<f64>]>, reference: &str) -> Vec<Comparison> {
     let Some(first) = outcomes.first() else { return Vec::new() };
     let mut evals: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (at, row) in first.eval.iter().enumerate() {
@@ -81,38 +83,51 @@ pub fn compare(outcomes: &[Outcome], reference: &str) -> Vec<Comparison> {
     }
     evals
         .iter()
-        .map(|(eval, examples)| Table::new(outcomes, examples).compare(eval, reference))
+        .map(|(eval, examples)| Table::new(outcomes, f1, examples).compare(eval, reference))
         .collect()
 }
 
 /// Values of one evaluation: contenders, their trials, the examples.
 struct Table<'a> {
-    contenders: Vec<(&'a str, Vec<&'a Outcome>)>,
+    contenders: Vec<(&'a str, Vec<Judged<'a>>)>,
     examples: &'a [usize],
 }
 
+/// An outcome with the F1 of its answers.
+#[derive(Clone, Copy)]
+struct Judged<'a> {
+    outcome: &'a Outcome,
+    f1: Option<&'a Vec<f64>>,
+}
+
 impl<'a> Table<'a> {
-    fn new(outcomes: &'a [Outcome], examples: &'a [usize]) -> Self {
-        let mut contenders: Vec<(&str, Vec<&Outcome>)> = Vec::new();
-        for outcome in outcomes {
+    fn new(outcomes: &'a [Outcome], f1: Option<&'a [Vec<f64>]>, examples: &'a [usize]) -> Self {
+        let mut contenders: Vec<(&str, Vec<Judged<'_>>)> = Vec::new();
+        for (at, outcome) in outcomes.iter().enumerate() {
             assert_eq!(outcome.eval.len(), outcomes[0].eval.len(), "the same examples");
+            let judged = Judged { outcome, f1: f1.map(|f1| &f1[at]) };
             match contenders.iter_mut().find(|(name, _)| *name == outcome.contender) {
-                Some((_, trials)) => trials.push(outcome),
-                None => contenders.push((&outcome.contender, vec![outcome])),
+                Some((_, trials)) => trials.push(judged),
+                None => contenders.push((&outcome.contender, vec![judged])),
             }
         }
         Self { contenders, examples }
     }
 
     fn compare(&self, eval: &str, reference: &str) -> Comparison {
-        let loss = Metric::new(self, |row| f64::from(row.loss));
-        let exact = Metric::new(self, |row| f64::from(u8::from(row.is_exact)));
+        let loss = Metric::new(self, |trial, at| f64::from(trial.outcome.eval[at].loss));
+        let exact =
+            Metric::new(self, |trial, at| f64::from(u8::from(trial.outcome.eval[at].is_exact)));
+        let has_answers =
+            self.contenders.iter().flat_map(|(_, trials)| trials).all(|t| t.f1.is_some());
+        let f1 = has_answers
+            .then(|| Metric::new(self, |trial, at| trial.f1.map_or(f64::NAN, |f1| f1[at])));
         let reference_idx = self.contenders.iter().position(|(name, _)| *name == reference);
         let mut standings: Vec<Standing> = (0..self.contenders.len())
             .map(|idx| {
                 let (contender, trials) = &self.contenders[idx];
                 let mean = |of: &dyn Fn(&Outcome) -> f64| {
-                    trials.iter().map(|trial| of(trial)).sum::<f64>() / trials.len() as f64
+                    trials.iter().map(|trial| of(trial.outcome)).sum::<f64>() / trials.len() as f64
                 };
                 let other = reference_idx.filter(|other| *other != idx);
                 Standing {
@@ -122,6 +137,7 @@ impl<'a> Table<'a> {
                     n_tokens: mean(&|trial| trial.n_tokens as f64),
                     loss: loss.estimate(idx),
                     exact: exact.estimate(idx),
+                    f1: f1.as_ref().map(|f1| f1.estimate(idx)),
                     loss_difference: other.map(|other| loss.difference(idx, other)),
                 }
             })
@@ -149,16 +165,16 @@ struct Metric {
 }
 
 impl Metric {
-    fn new(table: &Table<'_>, value: impl Fn(&super::EvalRow) -> f64) -> Self {
+    fn new(table: &Table<'_>, value: impl Fn(&Judged<'_>, usize) -> f64) -> Self {
         let n = table.examples.len() as f64;
         let (mut means, mut n_trials) = (Vec::new(), Vec::new());
         let (mut squares, mut df) = (0.0, 0.0);
         for (_, trials) in &table.contenders {
             let k = trials.len() as f64;
-            let values = |trial: &Outcome| -> Vec<f64> {
-                table.examples.iter().map(|at| value(&trial.eval[*at])).collect()
+            let values = |trial: &Judged<'_>| -> Vec<f64> {
+                table.examples.iter().map(|at| value(trial, *at)).collect()
             };
-            let values: Vec<Vec<f64>> = trials.iter().map(|trial| values(trial)).collect();
+            let values: Vec<Vec<f64>> = trials.iter().map(values).collect();
             let of_trials: Vec<f64> =
                 values.iter().map(|values| values.iter().sum::<f64>() / n).collect();
             squares += variance(&of_trials).unwrap_or(0.0) * (k - 1.0);
@@ -237,6 +253,7 @@ mod tests {
             subtask: None,
             loss: *loss,
             is_exact: *loss < 1.0,
+            said: None,
         };
         Outcome {
             contender: contender.to_owned(),
@@ -250,7 +267,7 @@ mod tests {
     #[test]
     fn one_trial_each_has_the_interval_of_a_paired_t_test() {
         let outcomes = [outcome("a", &[1.0, 2.0, 3.0]), outcome("random", &[1.5, 2.0, 4.0])];
-        let found = &compare(&outcomes, "random")[0];
+        let found = &compare(&outcomes, None, "random")[0];
         let a = &found.standings[0];
         // Differences -0.5, 0 and -1: mean -0.5, deviation 0.5, t(2) = 4.3027.
         let difference = a.loss_difference.unwrap();
@@ -268,7 +285,7 @@ mod tests {
         // means 1 and 3, variance 2, one degree of freedom, t(1) = 12.7062.
         let outcomes =
             [outcome("a", &[1.0; 50]), outcome("a", &[3.0; 50]), outcome("b", &[2.0; 50])];
-        let found = &compare(&outcomes, "b")[0];
+        let found = &compare(&outcomes, None, "b")[0];
         let a = found.standings.iter().find(|standing| standing.contender == "a").unwrap();
         assert_abs_diff_eq!(a.loss.half_width, 12.706_205, epsilon = 1e-4);
         // Of b there is one trial, whose share is twice a's.
@@ -278,14 +295,14 @@ mod tests {
 
     #[test]
     fn the_share_of_exact_answers_is_a_mean_like_any_other() {
-        let found = &compare(&[outcome("a", &[0.5, 2.0, 0.1, 3.0])], "random")[0];
+        let found = &compare(&[outcome("a", &[0.5, 2.0, 0.1, 3.0])], None, "random")[0];
         assert_abs_diff_eq!(found.standings[0].exact.mean, 0.5);
         assert_eq!(found.reference, None);
     }
 
     #[test]
     fn one_example_and_one_seed_say_nothing_of_the_width() {
-        let found = &compare(&[outcome("a", &[0.5])], "random")[0];
+        let found = &compare(&[outcome("a", &[0.5])], None, "random")[0];
         assert!(found.standings[0].loss.half_width.is_infinite());
     }
 }

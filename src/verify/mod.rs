@@ -11,6 +11,7 @@
 //! [`comparison`] makes intervals of the outcomes. [`datamodel`] asks the same of the
 //! scores of all rows: trials on random halves of the pool show what they foretold.
 
+pub mod answer;
 pub mod comparison;
 pub mod datamodel;
 mod outcome;
@@ -19,13 +20,14 @@ mod text;
 #[cfg(feature = "torch")]
 pub mod train;
 
+use std::ops::Range;
 use std::path::PathBuf;
 
 pub use outcome::{EvalRow, Outcome};
 use serde::{Deserialize, Serialize};
 pub use text::text;
 
-use crate::pool::ExampleId;
+use crate::pool::{Example, ExampleId};
 use crate::seed::Seed;
 
 /// What a trial trains on: rows of a table that `ingest` wrote.
@@ -65,8 +67,18 @@ pub struct Plan {
     pub eval: PathBuf,
     /// Positions in it to assess, ascending.
     pub eval_rows: Vec<usize>,
+    /// Most tokens of an answer that the model gives itself; `None` asks for none.
+    pub answer_tokens: Option<usize>,
     /// Peak learning rate of the trainings.
     pub learning_rate: f64,
     /// Where trainings keep what they have while they are under way.
     pub scratch: PathBuf,
+}
+
+/// Where the last tokens that carry loss stand: the last answer, through the token that
+/// ends it.
+pub fn last_answer(example: &Example) -> Range<usize> {
+    let end = example.supervised.iter().rposition(|set| *set).map_or(0, |last| last + 1);
+    let start = example.supervised[..end].iter().rposition(|set| !*set).map_or(0, |at| at + 1);
+    start..end
 }

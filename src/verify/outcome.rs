@@ -32,6 +32,10 @@ pub struct EvalRow {
     pub loss: f32,
     /// Whether greedy decoding writes exactly the answer.
     pub is_exact: bool,
+    /// What greedy decoding wrote, token ids without the one that ends the answer; `None`
+    /// where it was not asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub said: Option<Vec<u32>>,
 }
 
 impl Outcome {

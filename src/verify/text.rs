@@ -16,14 +16,16 @@ fn table(comparison: &Comparison) -> String {
     let wide = wide.max("contender".len());
     let against = reference.as_ref().map_or_else(String::new, |name| format!("against {name}"));
     let mut text = format!("{eval}, {n_examples} examples\n");
-    let mut line = |cells: [&str; 6]| {
-        let [name, trials, tokens, loss, difference, exact] = cells;
+    let mut line = |cells: [&str; 7]| {
+        let [name, trials, tokens, loss, difference, exact, f1] = cells;
         let line = format!(
-            "  {name:<wide$}  {trials:>6}  {tokens:>9}  {loss:>15}  {difference:>16}  {exact:>14}"
+            "  {name:<wide$}  {trials:>6}  {tokens:>9}  {loss:>15}  {difference:>16}  {exact:>14}  {f1:>14}"
         );
         writeln!(text, "{}", line.trim_end()).expect("a string takes all");
     };
-    line(["contender", "trials", "tokens", "loss a token", &against, "exact"]);
+    let has_answers = standings.iter().any(|standing| standing.f1.is_some());
+    let f1 = if has_answers { "F1" } else { "" };
+    line(["contender", "trials", "tokens", "loss a token", &against, "exact", f1]);
     for standing in standings {
         let difference = standing.loss_difference.as_ref().map_or_else(String::new, signed);
         line([
@@ -33,6 +35,7 @@ fn table(comparison: &Comparison) -> String {
             &number(&standing.loss, 3),
             &difference,
             &percent(&standing.exact),
+            &standing.f1.as_ref().map_or_else(String::new, percent),
         ]);
     }
     text
@@ -67,6 +70,7 @@ mod tests {
             n_tokens: 12345.0,
             loss: estimate(loss, 0.021),
             exact: estimate(0.125, 0.03),
+            f1: None,
             loss_difference: difference,
         };
         let comparison = Comparison {

@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use fs_err as fs;
 
 use super::repeated::Repeated;
-use super::{EvalRow, Outcome, Plan, Trial};
+use super::{EvalRow, Outcome, Plan, Trial, last_answer};
 use crate::gradient::shard_plan::plan_batches;
-use crate::model::{Assessment, LoraDecoder, ModelError};
+use crate::model::{Assessment, LoraDecoder, ModelError, Prompt};
 use crate::pool::table::{ExampleTable, TableRow};
 use crate::pool::{Example, PoolError};
 use crate::progress::{Event, Observer};
@@ -79,18 +79,23 @@ pub fn run_trials(
         let (n_rows, n_tokens) = train(model, trial, &settings, &plan.scratch, observer)?;
         let fail = |source| TrialError::Assess { contender: trial.contender.clone(), source };
         let found = assess(model, &examples, observer, &fail)?;
-        let row = |(assessed, head): (Assessment, &&TableRow)| EvalRow {
+        let mut said = vec![None; examples.len()];
+        if let Some(most) = plan.answer_tokens {
+            said = answers(model, &examples, most, observer, &fail)?;
+        }
+        let row = |((assessed, said), head): ((Assessment, _), &&TableRow)| EvalRow {
             source: head.source.clone(),
             subtask: head.subtask.clone(),
             loss: assessed.loss,
             is_exact: assessed.is_exact,
+            said,
         };
         let outcome = Outcome {
             contender: trial.contender.clone(),
             n_rows,
             n_tokens,
             seconds: start.elapsed().as_secs_f64(),
-            eval: found.into_iter().zip(&heads).map(row).collect(),
+            eval: found.into_iter().zip(said).zip(&heads).map(row).collect(),
         };
         crate::fs::write_json(&trial.outcome, &outcome)?;
     }
@@ -155,6 +160,34 @@ fn assess(
         }
     }
     Ok(found.into_iter().map(|assessed| assessed.expect("every row is in a batch")).collect())
+}
+
+/// The model's own answer to every example: what it says where the last answer stands.
+fn answers(
+    model: &LoraDecoder,
+    examples: &[Example],
+    most: usize,
+    observer: &dyn Observer,
+    fail: &dyn Fn(ModelError) -> TrialError,
+) -> Result<Vec<Option<Vec<u32>>>, TrialError> {
+    let lengths: Vec<u32> = examples.iter().map(|row| row.token_ids.len() as u32).collect();
+    let mut found = vec![None; examples.len()];
+    for positions in plan_batches(&lengths, model.batch_tokens) {
+        if observer.is_interrupted() {
+            return Err(TrialError::Interrupted);
+        }
+        let prompts: Vec<Prompt<'_>> = positions.iter().map(|at| prompt(&examples[*at])).collect();
+        for (at, said) in positions.iter().zip(model.generate(&prompts, most).map_err(fail)?) {
+            found[*at] = Some(said);
+        }
+    }
+    Ok(found)
+}
+
+/// What stands before an example's last answer, and the token that ends that.
+fn prompt(example: &Example) -> Prompt<'_> {
+    let answer = last_answer(example);
+    Prompt { token_ids: &example.token_ids[..answer.start], end: example.token_ids[answer.end - 1] }
 }
 
 /// A training's steps as a part of all trials.

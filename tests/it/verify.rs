@@ -80,6 +80,25 @@ fn trials_are_kept_and_a_lost_one_comes_out_the_same() {
 }
 
 #[test]
+fn models_that_answer_are_judged_by_their_words() {
+    let run = with_eval(TestRun::new(24));
+    assert_eq!(run.run(&["--budget", "6"]).code, 0);
+    let args = ["--answers", "12", "--seeds", "1", "--against", "base", "--json"];
+    let said = run.run(&[&VERIFY[..3], &VERIFY[5..], &args].concat());
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let found: Value = serde_json::from_str(&said.stdout).unwrap();
+    for standing in found[0]["standings"].as_array().unwrap() {
+        let f1 = standing["f1"]["mean"].as_f64().unwrap();
+        assert!((0.0..=1.0).contains(&f1), "{standing}");
+    }
+    for (_, outcome) in trials(&run) {
+        for row in outcome["eval"].as_array().unwrap() {
+            assert!(row["said"].as_array().unwrap().len() <= 12, "{row}");
+        }
+    }
+}
+
+#[test]
 fn scores_are_compared_with_what_random_halves_do() {
     let run = TestRun::new(24);
     assert_eq!(run.run(&["--budget", "6"]).code, 0);

@@ -125,6 +125,11 @@ impl ChatEncoder {
         Ok(Encoded { truncated: token_ids.len() < n_tokens, token_ids, supervised })
     }
 
+    /// The text of token ids, special tokens left out; empty where the tokenizer fails.
+    pub fn decode(&self, token_ids: &[u32]) -> String {
+        guarded(|| self.tokenizer.decode(token_ids, true)).unwrap_or_default()
+    }
+
     fn render(&self, conversation: &Conversation) -> Result<Rendered, RejectReason> {
         match &self.templates {
             Templates::None { eos } => chat::plain(conversation, eos, self.loss_turns),
