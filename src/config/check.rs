@@ -84,6 +84,7 @@ impl Settings<'_> {
                 self.raw.schema.as_ref(),
                 "messages, messages-only or original",
             )?,
+            report_rows: self.set("report-rows", self.raw.report_rows)? as usize,
             compute: self.compute()?,
             devices: self.devices()?,
             device_memory: self.share("device-memory", self.raw.device_memory.as_ref(), false)?,

@@ -73,6 +73,8 @@ pub struct Config {
     pub selection: SelectionSettings,
     /// Columns of the subset.
     pub schema: Schema,
+    /// Rows that the report quotes.
+    pub report_rows: usize,
     /// Where and how precisely the model computes; of several
     /// [`devices`](Self::devices), on the first.
     pub compute: ComputeSettings,
@@ -148,13 +150,14 @@ impl Config {
     /// What decides the subset, without what only says where and how: no path,
     /// no device. Equal for the same job on another machine.
     pub fn portable(&self) -> serde_json::Map<String, serde_json::Value> {
-        const LOCAL: [&str; 12] = [
+        const LOCAL: [&str; 13] = [
             "decontaminate",
             "model",
             "pool",
             "target",
             "checkpoints",
             "rewarm-growth",
+            "report-rows",
             "gradient-store",
             "devices",
             "device-memory",

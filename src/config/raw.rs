@@ -110,6 +110,17 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schema: Option<String>,
 
+    /// Rows that the report quotes: the best, and those around the cut
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_REPORT_ROWS",
+        hide_env = true,
+        help_heading = "Selection"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub report_rows: Option<u64>,
+
     /// The model: a folder in Hugging Face layout, a GGUF file, or a name in its cache or ours
     #[arg(
         long,

@@ -225,6 +225,7 @@ fn settings_of(stage: Stage, config: &Config) -> Value {
         budget,
         selection,
         schema,
+        report_rows,
         compute,
         devices: _,
         device_memory: _,
@@ -259,7 +260,8 @@ fn settings_of(stage: Stage, config: &Config) -> Value {
             json!({ "method": method, "gradient": gradients, "aggregation": aggregations })
         }
         Stage::Score if method.is_drawn() => json!({ "method": method, "seed": seed }),
-        Stage::Score | Stage::Report => json!({ "method": method }),
+        Stage::Score => json!({ "method": method }),
+        Stage::Report => json!({ "method": method, "report-rows": report_rows }),
         Stage::Select => json!({
             "method": method, "budget": budget.to_string(), "selection": selection.portable(),
             "schema": schema,

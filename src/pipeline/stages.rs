@@ -1,6 +1,7 @@
 //! What each stage does, and which files it leaves.
 
 use std::fmt::Write;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -23,7 +24,7 @@ use crate::influence::score::{ScoreSettings, ScoredCheckpoint, ScoredExamples, s
 use crate::influence::scores::ScoreTable;
 use crate::pool::ingest;
 use crate::pool::table::ExampleTable;
-use crate::report::{self, CascadeFacts, CheckpointFacts, RunFacts, StageCost, Summary};
+use crate::report::{self, CascadeFacts, CheckpointFacts, Rejected, RunFacts, StageCost, Summary};
 use crate::selection::{Selected, SelectionFile};
 use crate::stage::Stage;
 use crate::store::Split;
@@ -197,7 +198,8 @@ fn write_report(run: &Run<'_>) -> Result<Output, PipelineError> {
     let selection = SelectionFile::read(&run.dir.selection())?;
     let selected = selection.apply(&mut scores, &run.dir.selection())?;
     let facts = run_facts(run, &selected, &selection.notes)?;
-    let summary = Summary::new(&scores, &selected, facts, |positions| pool.records(positions))?;
+    let read = |positions: &[usize]| pool.records(positions);
+    let summary = Summary::new(&scores, &selected, facts, run.config.report_rows, read)?;
     report::write(&summary, &run.dir.report_json(), &run.dir.report_html())?;
     let text = report::text(&summary);
     crate::fs::write_atomic::<std::io::Error>(&run.dir.summary(), |out| {
@@ -217,6 +219,8 @@ fn run_facts(
     let provenance: Value = serde_json::from_slice(&fs_err::read(subset.join("less-select.json"))?)
         .map_err(std::io::Error::from)?;
     let notes = provenance["notes"].as_array().into_iter().flatten();
+    let rejects = BufReader::new(fs_err::File::open(run.dir.rejects())?);
+    let rejected = Rejected::of(rejects.lines())?;
     // Those of another method may stand beside them.
     let mut records = Manifest::read(run.dir)?.stages;
     let stages = run.config.stages().filter_map(|stage| Some((stage, records.remove(&stage)?)));
@@ -227,7 +231,8 @@ fn run_facts(
         budget: run.config.budget,
         cascade: run.cascade_facts(selected)?,
         subset,
-        n_rejected: fs_err::read_to_string(run.dir.rejects())?.lines().count() as u64,
+        n_rejected: rejected.iter().map(|rejected| rejected.n_rows).sum(),
+        rejected,
         settings: to_map(&run.config.raw),
         checkpoints: facts(&run.checkpoints()?),
         stages: stages

@@ -7,9 +7,14 @@
 mod chart;
 mod composition;
 mod correlation;
+mod cross;
+mod heat;
+mod length_grid;
+mod listing;
 pub(crate) mod numbers;
 mod page;
 mod quote;
+mod rejected;
 mod spread;
 mod summary;
 pub(crate) mod table;
@@ -20,7 +25,10 @@ use std::path::Path;
 
 pub use composition::{Flagged, SourceShare, SubtaskShare};
 pub use correlation::{Correlations, spearman};
+pub use cross::{Cell, SubtaskRow, SubtasksBySource};
+pub use length_grid::{GridCell, LengthGrid};
 pub use quote::Quote;
+pub use rejected::Rejected;
 pub use spread::{Bin, Histogram, Lengths, Quantile, Scores};
 pub use summary::{
     CascadeFacts, CheckpointFacts, PoolAndSubset, RunFacts, Size, StageCost, Summary,

@@ -19,6 +19,8 @@ const MAX_CHARS: usize = 400;
 pub struct Quote {
     /// Place in the ranking, from 1.
     pub rank: usize,
+    /// Whether it is in the subset.
+    pub selected: bool,
     /// Identity by content, 32 hex digits.
     pub id: String,
     /// The pool source it came from.
@@ -42,7 +44,12 @@ pub struct Quote {
 }
 
 impl Quote {
-    pub(super) fn of(scores: &ScoreTable, place: &Selected, record: &Record) -> Self {
+    pub(super) fn of(
+        scores: &ScoreTable,
+        place: &Selected,
+        selected: bool,
+        record: &Record,
+    ) -> Self {
         let ScoreRow { id, source, n_tokens, n_supervised, loss, norm, flag: _, by_subtask: _ } =
             &scores.rows[place.position];
         let first = |role: &str| {
@@ -51,6 +58,7 @@ impl Quote {
         };
         Self {
             rank: place.rank,
+            selected,
             id: id.to_string(),
             source: one_line(source, MAX_CHARS),
             subtask: one_line(&scores.subtasks[place.subtask], MAX_CHARS),

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::length_grid::bin;
 use crate::influence::scores::ScoreRow;
 use crate::selection::Selected;
 
@@ -88,10 +89,9 @@ impl Histogram {
         for place in ranked {
             // Of no width, everything is in the first bin.
             let along = f64::from(place.score - low) / f64::from(high - low).max(f64::MIN_POSITIVE);
-            #[expect(clippy::cast_sign_loss, reason = "no score is below the lowest")]
-            let bin = ((along * N_BINS as f64) as usize).min(N_BINS - 1);
-            bins[bin].n_ranked += 1;
-            bins[bin].n_selected += u64::from(is_selected[place.position]);
+            let bin = &mut bins[bin(along, N_BINS)];
+            bin.n_ranked += 1;
+            bin.n_selected += u64::from(is_selected[place.position]);
         }
         Self { low, high, bins }
     }

@@ -6,7 +6,11 @@ use serde::Serialize;
 
 use super::composition::{Flagged, SourceShare, SubtaskShare, share};
 use super::correlation::Correlations;
+use super::cross::SubtasksBySource;
+use super::length_grid::LengthGrid;
+use super::listing::Listing;
 use super::quote::Quote;
+use super::rejected::Rejected;
 use super::spread::{Lengths, Scores};
 use super::warnings::warnings;
 use crate::cascade::recall::Recall;
@@ -18,9 +22,6 @@ use crate::stage::Stage;
 
 /// Version of `report.json`; rises when a field changes its meaning.
 const FORMAT: u32 = 1;
-
-/// Rows quoted from the top of the subset, and as many from below the cut.
-const N_QUOTED: usize = 10;
 
 /// What the pipeline knows of a run beyond its scores and rows.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -37,8 +38,10 @@ pub struct RunFacts {
     pub cascade: Option<CascadeFacts>,
     /// The subset folder.
     pub subset: PathBuf,
-    /// Rows that were malformed and left out of the pool.
+    /// Rows that never entered the pool.
     pub n_rejected: u64,
+    /// The same by reason, most first.
+    pub rejected: Vec<Rejected>,
     /// Settings by name; tables may nest.
     pub settings: serde_json::Map<String, serde_json::Value>,
     /// The checkpoints, first to last.
@@ -94,6 +97,8 @@ pub struct Summary {
     pub run: RunFacts,
     /// How many, of everything.
     pub size: Size,
+    /// Wall-clock seconds of all stages.
+    pub seconds: f64,
     /// Sentences without a final period: the run's notes and what the numbers
     /// warn of.
     pub warnings: Vec<String>,
@@ -101,17 +106,23 @@ pub struct Summary {
     pub sources: Vec<SourceShare>,
     /// Ranked examples by the subtask they serve best, most selected first.
     pub subtasks: Vec<SubtaskShare>,
+    /// Which source serves which subtask.
+    pub subtasks_by_source: SubtasksBySource,
     /// How scores are spread over the ranked examples.
     pub scores: Scores,
     /// Lengths of all the pool's examples and of the selected.
     pub lengths: PoolAndSubset<Lengths>,
+    /// Scores against lengths.
+    pub length_grid: LengthGrid,
     /// Correlations over the ranked examples and over the selected.
     pub correlations: PoolAndSubset<Correlations>,
     /// Examples that were not ranked, by reason, most first.
     pub flagged: Vec<Flagged>,
-    /// The ten best of the subset.
+    /// The best of the subset, in rank order.
     pub best: Vec<Quote>,
-    /// The ten best that are not in it.
+    /// The last that came into it, without the best.
+    pub last_in: Vec<Quote>,
+    /// The best that are not in it.
     pub below_cut: Vec<Quote>,
 }
 
@@ -144,7 +155,7 @@ pub struct Size {
 }
 
 impl Summary {
-    /// Sums up a selection.
+    /// Sums up a selection, and quotes about `n_quoted` rows of it.
     ///
     /// `selected` is of `scores` and in rank order. `read` is asked once, for
     /// ascending positions, and gives a record a position; only the quoted rows
@@ -162,6 +173,7 @@ impl Summary {
         scores: &ScoreTable,
         selected: &[Selected],
         run: RunFacts,
+        n_quoted: usize,
         read: impl FnOnce(&[usize]) -> Result<Vec<Record>, E>,
     ) -> Result<Self, E> {
         let mut is_selected = vec![false; scores.rows.len()];
@@ -169,10 +181,10 @@ impl Summary {
             is_selected[place.position] = true;
         }
         let ranked = ranking(scores);
-        let left_out = ranked.iter().filter(|place| !is_selected[place.position]);
-        let best: Vec<_> = selected.iter().take(N_QUOTED).collect();
-        let below: Vec<_> = left_out.take(N_QUOTED).collect();
-        let (best, below_cut) = quotes(scores, &best, &below, read)?;
+        let left_out = ranked.iter().filter(|place| !is_selected[place.position]).copied();
+        let left_out: Vec<Selected> = left_out.collect();
+        let Listing { best, last_in, below_cut } =
+            Listing::of(scores, selected, &left_out, n_quoted, read)?;
 
         let all: Vec<&ScoreRow> = scores.rows.iter().collect();
         let kept: Vec<&ScoreRow> = rows_of(scores, selected).map(|(row, _)| row).collect();
@@ -181,18 +193,22 @@ impl Summary {
         let correlations =
             PoolAndSubset { pool: correlated(&ranked), subset: correlated(selected) };
         let flagged = Flagged::of(&scores.rows);
-        let warnings = warnings(run.method, &run.notes, &lengths, &correlations, &flagged);
+        let sources = SourceShare::of(&all, &kept);
         Ok(Self {
             format: FORMAT,
             size: Size::of(&all, &kept, ranked.len()),
-            warnings,
-            sources: SourceShare::of(&all, &kept),
+            seconds: run.stages.iter().map(|stage| stage.seconds).sum(),
+            warnings: warnings(run.method, &run.notes, &lengths, &correlations, &flagged),
             subtasks: SubtaskShare::of(&scores.subtasks, &ranked, selected),
+            subtasks_by_source: SubtasksBySource::of(scores, &ranked, selected, &sources),
+            sources,
             scores: Scores::of(&ranked, &is_selected),
             lengths,
+            length_grid: LengthGrid::of(scores, &ranked, &is_selected),
             correlations,
             flagged,
             best,
+            last_in,
             below_cut,
             run,
         })
@@ -221,22 +237,4 @@ fn rows_of<'a>(
     places: &'a [Selected],
 ) -> impl Iterator<Item = (&'a ScoreRow, f32)> {
     places.iter().map(|place| (&scores.rows[place.position], place.score))
-}
-
-/// The quotes of `best` and of `below`, read in one go.
-fn quotes<E>(
-    scores: &ScoreTable,
-    best: &[&Selected],
-    below: &[&Selected],
-    read: impl FnOnce(&[usize]) -> Result<Vec<Record>, E>,
-) -> Result<(Vec<Quote>, Vec<Quote>), E> {
-    let mut positions: Vec<usize> = best.iter().chain(below).map(|place| place.position).collect();
-    positions.sort_unstable();
-    let records = read(&positions)?;
-    assert_eq!(records.len(), positions.len(), "one record a position");
-    let quote = |place: &&Selected| {
-        let record = positions.partition_point(|position| *position < place.position);
-        Quote::of(scores, place, &records[record])
-    };
-    Ok((best.iter().map(quote).collect(), below.iter().map(quote).collect()))
 }

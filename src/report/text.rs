@@ -17,6 +17,9 @@ const NAME_WIDTH: usize = 24;
 /// Columns of a line of a quoted row at most.
 const QUOTE_WIDTH: usize = 70;
 
+/// Rows quoted at most.
+const N_QUOTES: usize = 10;
+
 /// Sources in the table at most.
 const N_SOURCES: usize = 12;
 
@@ -30,7 +33,7 @@ pub fn text(summary: &Summary) -> String {
     if let Some(cascade) = &summary.run.cascade {
         first_pass(&mut text, cascade);
     }
-    best(&mut text, &summary.best);
+    best(&mut text, &summary.best[..summary.best.len().min(N_QUOTES)]);
     if !summary.warnings.is_empty() {
         text.push_str("\nLook twice\n");
         for warning in &summary.warnings {

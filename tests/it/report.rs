@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use fs_err as fs;
 use less_select::method::Method;
-use less_select::report::{CheckpointFacts, RunFacts, StageCost, Summary, text, write};
+use less_select::report::{CheckpointFacts, Rejected, RunFacts, StageCost, Summary, text, write};
 use less_select::selection::Selected;
 use less_select::stage::Stage;
 use serde_json::{Value, json};
@@ -38,6 +38,7 @@ fn facts() -> RunFacts {
         cascade: None,
         subset: PathBuf::from("runs/gsm8k/subset-1a7e8a8b"),
         n_rejected: 0,
+        rejected: Vec::new(),
         settings,
         checkpoints: vec![checkpoint(1, 1.912, 1.7e-4, 0.68), checkpoint(2, 1.604, 8e-5, 0.32)],
         stages: vec![
@@ -49,10 +50,14 @@ fn facts() -> RunFacts {
 }
 
 fn summary(pool: &ScoredPool, selected: &[Selected], run: RunFacts) -> Summary {
+    quoting(40, pool, selected, run)
+}
+
+fn quoting(n_rows: usize, pool: &ScoredPool, selected: &[Selected], run: RunFacts) -> Summary {
     let read = |positions: &[usize]| -> Result<_, Infallible> {
         Ok(positions.iter().map(|position| pool.records[*position].clone()).collect())
     };
-    Summary::new(&pool.scores, selected, run, read).unwrap()
+    Summary::new(&pool.scores, selected, run, n_rows, read).unwrap()
 }
 
 fn page(summary: &Summary) -> String {
@@ -127,8 +132,18 @@ fn the_quoted_rows_are_those_around_the_cut() {
     let ranks = |quotes: &[less_select::report::Quote]| -> Vec<usize> {
         quotes.iter().map(|quote| quote.rank).collect()
     };
-    assert_eq!(ranks(&summary.best), (1..=10).collect::<Vec<_>>());
+    // Of 40 rows, half and then a quarter each; there are no 20 that were selected and
+    // are not the best of them.
+    assert_eq!(ranks(&summary.best), (1..=20).collect::<Vec<_>>());
+    assert_eq!(ranks(&summary.last_in), [0; 0]);
     assert_eq!(ranks(&summary.below_cut), (21..=30).collect::<Vec<_>>());
+    let few = quoting(8, &pool, &selected, facts());
+    assert_eq!(ranks(&few.best), [1, 2, 3, 4]);
+    assert_eq!(ranks(&few.last_in), [19, 20]);
+    assert_eq!(ranks(&few.below_cut), [21, 22]);
+    assert!(few.best.iter().chain(&few.last_in).all(|quote| quote.selected));
+    assert!(few.below_cut.iter().all(|quote| !quote.selected));
+    assert!(quoting(0, &pool, &selected, facts()).best.is_empty());
     let best = &pool.records[selected[0].position];
     assert!(best.messages[0].content.starts_with(&summary.best[0].prompt));
 }
@@ -171,9 +186,11 @@ fn report_json_has_the_numbers() {
 fn the_page_needs_nothing_from_anywhere() {
     let pool = ScoredPool::new(100);
     let page = page(&summary(&pool, &pool.top("10%"), facts()));
-    for reference in ["http://", "https://", "src=", "<script", "<link", "@import", "url("] {
+    for reference in ["http://", "https://", "src=", "<link", "@import", "url(", "fetch("] {
         assert!(!page.contains(reference), "the page has `{reference}`");
     }
+    // Its examples, and what searches them.
+    assert_eq!(page.matches("<script").count(), 2);
     for part in ["<h1>gsm8k from a mixture</h1>", "cut 0.", "lora.rank", "epoch-2", "zero gradient"]
     {
         assert!(page.contains(part), "the page lacks `{part}`");
@@ -203,8 +220,10 @@ fn hostile_text_stays_text() {
     let summary = summary(&pool, &pool.top("30%"), run);
 
     let page = page(&summary);
-    assert!(page.len() < 200_000, "{} bytes", page.len());
-    assert!(!page.contains("<script"));
+    assert!(page.len() < 300_000, "{} bytes", page.len());
+    assert_eq!(page.matches("<script").count(), 2);
+    assert_eq!(page.matches("</script").count(), 2);
+    assert_eq!(page.matches("</main").count(), 1);
     assert!(page.contains("{{ 7*7 }}"));
     let is_plain = |character: char| !character.is_control() || character == '\n';
     assert!(page.chars().all(is_plain) && !page.contains('\u{202e}'));
@@ -238,12 +257,65 @@ fn a_page_that_cannot_be_written_is_named() {
     insta::assert_snapshot!(message, @"failed to create directory `<dir>/file`: File exists (os error 17)");
 }
 
-/// Leaves a page to look at.
 #[test]
-fn a_page_to_look_at_is_written() {
+fn the_page_carries_the_listed_rows_as_they_are() {
+    let pool = ScoredPool::new(100);
+    let summary = summary(&pool, &pool.top("30%"), facts());
+    let page = page(&summary);
+    let start = "<script type=\"application/json\" id=\"listed\">";
+    let json = page.split(start).nth(1).unwrap().split("</script>").next().unwrap();
+    let listed: Vec<Value> = serde_json::from_str(json).unwrap();
+    let quotes = summary.best.iter().chain(&summary.last_in).chain(&summary.below_cut);
+    let quotes: Vec<_> = quotes.collect();
+    assert_eq!((listed.len(), quotes.len()), (40, 40));
+    for (row, quote) in listed.iter().zip(quotes) {
+        assert_eq!(row["id"], quote.id);
+        assert_eq!(row["prompt"], quote.prompt);
+        assert_eq!(row["selected"], quote.selected);
+        assert_eq!(row["facts"][1], quote.source);
+    }
+    assert!(json.contains("\\u003cb\\u003eslow"), "markup of a row is escaped");
+}
+
+/// Leaves pages to look at, which `scripts/browser` opens.
+#[test]
+fn pages_to_look_at_are_written() {
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("report");
+    let write_as = |name: &str, summary: &Summary| {
+        let dir = dir.join(name);
+        write(summary, &dir.join("report.json"), &dir.join("report.html")).unwrap();
+        assert!(dir.join("report.html").is_file());
+    };
     let pool = ScoredPool::new(400);
-    let summary = summary(&pool, &pool.top("5%"), facts());
-    write(&summary, &dir.join("report.json"), &dir.join("report.html")).unwrap();
-    assert!(dir.join("report.html").is_file());
+    write_as("plain", &summary(&pool, &pool.top("5%"), facts()));
+    let large = ScoredPool::new(20_000);
+    write_as("large", &quoting(10_000, &large, &large.top("40%"), facts()));
+    let crowded = crowded();
+    let mut run = facts();
+    run.n_rejected = 1_204;
+    run.rejected = Rejected::of((0..1_204).map(|line| {
+        let reason = if line % 3 == 0 { "no assistant turn in the conversation" } else { "not valid json: expected value at line 1 column 12" };
+        Ok(json!({ "file": "/data/pools/a-rather-long-folder-name/part-00017-of-00256.jsonl.zst", "line": line, "reason": reason }).to_string())
+    }))
+    .unwrap();
+    write_as("crowded", &summary(&crowded, &crowded.top("20%"), run));
+}
+
+/// Fifty subtasks, thirty sources with long names.
+fn crowded() -> ScoredPool {
+    let mut pool = ScoredPool::new(3_000);
+    for (row, n) in pool.scores.rows.iter_mut().zip(0_u16..) {
+        let source = n * 7 % 31;
+        row.source =
+            format!("instruction-mixture-{source:02}/a_rather_long_name_of_a_source_{source}");
+        if row.flag.is_none() {
+            let base = row.by_subtask[0];
+            let influence =
+                |task: u16| base + 0.2 * f32::from(task * (source + 3) % 17) / 17.0 - 0.1;
+            row.by_subtask = (0..50).map(influence).collect();
+        }
+    }
+    let name = |task| format!("mmlu/a_subject_with_a_long_name_that_goes_on_{task:02}");
+    pool.scores.subtasks = (0..50).map(name).collect();
+    pool
 }

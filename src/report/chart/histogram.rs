@@ -1,13 +1,9 @@
-//! Charts as inline SVG.
-//!
-//! Widths are in percent and heights in pixels, so a chart is as wide as its
-//! place on the page and its text keeps its size. Colors come from the page's
-//! classes. No text of a row or a source enters here.
+//! How scores are spread.
 
 use std::fmt::Write as _;
 
-use super::numbers::{count, percent, score};
-use super::{Histogram, Scores};
+use super::super::numbers::{count, score};
+use super::super::{Histogram, Scores};
 
 /// Height of the plot, and of everything with the axis.
 const PLOT: f64 = 190.0;
@@ -21,7 +17,7 @@ const BAR: f64 = 0.84;
 
 /// The scores of the ranked examples, the selected ones in the accent color,
 /// with a line at the lowest selected score.
-pub(super) fn histogram(scores: &Scores) -> String {
+pub(in super::super) fn histogram(scores: &Scores) -> String {
     let Scores { cut, histogram, .. } = scores;
     let n_ranked: u64 = histogram.bins.iter().map(|bin| bin.n_ranked).sum();
     let n_selected: u64 = histogram.bins.iter().map(|bin| bin.n_selected).sum();
@@ -125,25 +121,9 @@ fn top_of(n: u64, highest: u64) -> f64 {
     PLOT - (PLOT - TOP) * n as f64 / highest as f64
 }
 
-/// A share of the pool above the same share of the subset; a full bar is
-/// `largest`.
-pub(super) fn pair(pool: f64, subset: f64, largest: f64) -> String {
-    let width = |share: f64| 100.0 * share / largest.max(f64::MIN_POSITIVE);
-    format!(
-        "<svg class=\"pair\" role=\"img\" aria-label=\"{} of the pool, {} of the subset\" \
-         width=\"100%\" height=\"18\">\
-         <rect class=\"pool-fill\" x=\"0\" y=\"1\" width=\"{:.2}%\" height=\"7\"/>\
-         <rect class=\"subset-fill\" x=\"0\" y=\"10\" width=\"{:.2}%\" height=\"7\"/></svg>",
-        percent(pool),
-        percent(subset),
-        width(pool),
-        width(subset),
-    )
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::Bin;
+    use super::super::super::Bin;
     use super::*;
 
     fn scores(counts: [(u64, u64); 4], cut: f32) -> Scores {
@@ -170,6 +150,5 @@ mod tests {
         (flat.histogram.low, flat.histogram.high) = (0.0, 0.0);
         let svg = histogram(&flat);
         assert!(!svg.contains("NaN") && !svg.contains("inf"), "{svg}");
-        assert!(pair(0.0, 0.0, 0.0).contains("width=\"0.00%\""));
     }
 }
