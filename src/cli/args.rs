@@ -148,6 +148,10 @@ pub(super) enum Command {
         /// Two or more of them
         #[arg(value_name = "RUN|SUBSET|SCORES", required = true, num_args = 2..)]
         sides: Vec<PathBuf>,
+
+        /// Write the comparison with its plots as a page, too
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
     },
     /// Read all of a run and say what is not as it was written
     Fsck {

@@ -103,8 +103,8 @@ fn answer(cli: &Cli) -> Result<Answer, CliError> {
     if let Some(Command::Inspect { path }) = &cli.command {
         return inspect::inspect(path);
     }
-    if let Some(Command::Compare { sides }) = &cli.command {
-        return compare::compare(sides);
+    if let Some(Command::Compare { sides, out }) = &cli.command {
+        return compare::compare(sides, out.as_deref());
     }
     let run = RunDir::new(&cli.place.run);
     let wait = Duration::from_secs(cli.work.wait.unwrap_or(0));

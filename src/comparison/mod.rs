@@ -4,12 +4,14 @@
 //! ids, which are hashes of what the model reads; so sides can be compared whatever
 //! scored them, but not across chat templates or tokenizers.
 
+mod page;
 mod pair;
 mod side;
 mod text;
 
 use serde::Serialize;
 
+pub use page::page;
 pub use pair::{Overlap, Pair};
 pub use side::{CompareError, CompareErrorKind, Side, SideRow};
 pub use text::text;

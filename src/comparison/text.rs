@@ -37,7 +37,7 @@ pub fn text(comparison: &Comparison) -> String {
     text
 }
 
-fn overview(sides: &[SideFacts]) -> Vec<Vec<String>> {
+pub(super) fn overview(sides: &[SideFacts]) -> Vec<Vec<String>> {
     let mut rows = vec![["Name", "ranked", "selected", "method"].map(str::to_owned).to_vec()];
     rows.extend(sides.iter().map(|side| {
         vec![
@@ -50,7 +50,7 @@ fn overview(sides: &[SideFacts]) -> Vec<Vec<String>> {
     rows
 }
 
-fn overlaps(pairs: &[Pair]) -> Vec<Vec<String>> {
+pub(super) fn overlaps(pairs: &[Pair]) -> Vec<Vec<String>> {
     let head = ["Pair", "common", "1%", "2%", "5%", "10%", "selected", "rank correlation"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for pair in pairs {
@@ -76,7 +76,7 @@ fn cell(overlap: Option<&Overlap>) -> String {
     format!("{n_shared} of {of} ({jaccard:.2})")
 }
 
-fn composition(sides: &[SideFacts]) -> Vec<Vec<String>> {
+pub(super) fn composition(sides: &[SideFacts]) -> Vec<Vec<String>> {
     let line = |name: &str, cell: &dyn Fn(&SideFacts) -> String| {
         [name.to_owned()].into_iter().chain(sides.iter().map(cell)).collect::<Vec<_>>()
     };
@@ -100,7 +100,7 @@ fn composition(sides: &[SideFacts]) -> Vec<Vec<String>> {
 }
 
 /// All sources, those with the most selected rows of all sides first.
-fn sources(sides: &[SideFacts]) -> Vec<String> {
+pub(super) fn sources(sides: &[SideFacts]) -> Vec<String> {
     let mut totals: BTreeMap<&str, usize> = BTreeMap::new();
     for part in sides.iter().flat_map(|side| &side.sources) {
         *totals.entry(&part.source).or_default() += part.n_rows;
@@ -110,7 +110,7 @@ fn sources(sides: &[SideFacts]) -> Vec<String> {
     names.into_iter().map(|(name, _)| name.to_owned()).collect()
 }
 
-fn costs(sides: &[SideFacts]) -> Vec<Vec<String>> {
+pub(super) fn costs(sides: &[SideFacts]) -> Vec<Vec<String>> {
     let line = |name: &str, cost: &dyn Fn(&SideFacts) -> Option<f64>| {
         let cell = |side| cost(side).map_or_else(|| NONE.to_owned(), seconds);
         [name.to_owned()].into_iter().chain(sides.iter().map(cell)).collect::<Vec<_>>()

@@ -141,6 +141,22 @@ fn runs_by_two_methods_are_set_beside_each_other() {
 }
 
 #[test]
+fn a_page_has_a_plot_a_pair_and_nothing_of_a_name_is_markup() {
+    let run = TestRun::new(3);
+    scores(0..100, f32::from).write(&run.path("<b>.parquet")).unwrap();
+    scores(0..100, |id| -f32::from(id)).write(&run.path("falling.parquet")).unwrap();
+    let said = compare(&run, &["<b>.parquet", "falling.parquet", "--out", "page.html"]);
+    assert!(said.stdout.ends_with("Plots are in page.html\n"), "{}", said.stdout);
+    let page = fs_err::read_to_string(run.path("page.html")).unwrap();
+    assert_eq!(page.matches("<polyline").count(), 1);
+    // Ten of a hundred, none shared, ends at the bottom right.
+    assert!(page.contains("220.0,110.0\""), "{page}");
+    assert!(!page.contains("<b>") && page.contains("&lt;b&gt;"), "{page}");
+    let words = ["http:", "https:", "src=", "@import", "url("];
+    assert!(words.iter().all(|word| !page.contains(word)), "a request leaves the page");
+}
+
+#[test]
 fn a_subset_alone_is_compared_with_as_many_of_the_best() {
     let run = TestRun::new(24);
     run_by(&run, "length");
