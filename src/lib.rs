@@ -18,7 +18,8 @@
 //!    score(z)        = max over subtasks
 //!    ```
 //! 5. [`selection`] takes the best rows within a budget and writes them as a
-//!    dataset folder, and [`report`] says what came out; [`verify`] trains on it.
+//!    dataset folder, and [`report`] says what came out, [`diagnostics`] how far to
+//!    believe it; [`verify`] trains on it.
 //!
 //! [`pipeline`] runs the stages in a run directory, [`config`] holds their
 //! settings, and [`cli`] is the command line over both.
@@ -30,6 +31,7 @@ pub mod cli;
 pub mod comparison;
 pub mod compute;
 pub mod config;
+pub mod diagnostics;
 pub mod first_pass;
 pub mod fs;
 pub mod gguf;

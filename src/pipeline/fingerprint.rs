@@ -145,8 +145,14 @@ pub fn inputs_of(
         }
         Stage::Report => {
             outputs_of(Stage::Select, &any);
-            outputs_of(Stage::Score, &tables);
+            outputs_of(Stage::Score, &any);
             outputs_of(Stage::Ingest, &any);
+            if config.method.takes_gradients() {
+                // How steady the ranking is comes from the stored rows.
+                outputs_of(Stage::Gradients, &|name| name.contains("/pool/"));
+                outputs_of(Stage::Index, &any);
+                outputs_of(Stage::Warmup, &|name| name.ends_with("trainer_state.json"));
+            }
         }
     }
     if config.cascade.is_some() && reads_cascade(stage) {
@@ -192,12 +198,8 @@ pub fn gradient_fingerprint(
 /// Raise a stage's number whenever its code changes what it writes.
 fn code_version(stage: Stage) -> u32 {
     match stage {
-        Stage::Ingest
-        | Stage::Warmup
-        | Stage::Gradients
-        | Stage::Score
-        | Stage::Select
-        | Stage::Report => 2,
+        Stage::Ingest | Stage::Warmup | Stage::Gradients | Stage::Score | Stage::Select => 2,
+        Stage::Report => 3,
         Stage::FirstPass | Stage::Index => 1,
     }
 }
@@ -261,7 +263,11 @@ fn settings_of(stage: Stage, config: &Config) -> Value {
         }
         Stage::Score if method.is_drawn() => json!({ "method": method, "seed": seed }),
         Stage::Score => json!({ "method": method }),
-        Stage::Report => json!({ "method": method, "report-rows": report_rows }),
+        Stage::Report if method.takes_gradients() => json!({
+            "method": method, "gradient": gradients, "aggregation": aggregations, "seed": seed,
+            "report-rows": report_rows,
+        }),
+        Stage::Report => json!({ "method": method, "seed": seed, "report-rows": report_rows }),
         Stage::Select => json!({
             "method": method, "budget": budget.to_string(), "selection": selection.portable(),
             "schema": schema,
@@ -298,7 +304,7 @@ fn outside_inputs(
             add_weights(config, checksums, files)?;
             add_own_checkpoints(config, checksums, files)
         }
-        Stage::Score if config.method.takes_gradients() => {
+        Stage::Score | Stage::Report if config.method.takes_gradients() => {
             add_own_checkpoints(config, checksums, files)
         }
         Stage::Select => {

@@ -3,6 +3,7 @@
 
 pub mod checksums;
 mod datamodel;
+mod diagnostics;
 mod error;
 pub mod events;
 pub mod fingerprint;

@@ -225,12 +225,17 @@ impl Selecting<'_> {
 impl Run<'_> {
     /// The cosines that the score stage recorded.
     pub(super) fn example_scores(&self) -> Result<ExampleScores, PipelineError> {
+        let paths = self.cosines_files()?;
+        Ok(ExampleScores::open(&paths).map_err(InfluenceError::from)?)
+    }
+
+    /// Their files; none of a method that has no likeness to single examples.
+    pub(super) fn cosines_files(&self) -> Result<Vec<PathBuf>, PipelineError> {
         let manifest = Manifest::read(self.dir)?;
         let record = manifest.stages.get(&Stage::Score);
         let outputs = record.into_iter().flat_map(|record| record.outputs.keys());
         let paths = outputs.map(|name| self.dir.root().join(name));
-        let paths: Vec<PathBuf> = paths.filter(|path| is_cosines(path)).collect();
-        Ok(ExampleScores::open(&paths).map_err(InfluenceError::from)?)
+        Ok(paths.filter(|path| is_cosines(path)).collect())
     }
 }
 

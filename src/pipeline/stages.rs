@@ -198,8 +198,10 @@ fn write_report(run: &Run<'_>) -> Result<Output, PipelineError> {
     let selection = SelectionFile::read(&run.dir.selection())?;
     let selected = selection.apply(&mut scores, &run.dir.selection())?;
     let facts = run_facts(run, &selected, &selection.notes)?;
+    let diagnostics = run.diagnostics(&scores, &selected)?;
     let read = |positions: &[usize]| pool.records(positions);
-    let summary = Summary::new(&scores, &selected, facts, run.config.report_rows, read)?;
+    let n_quoted = run.config.report_rows;
+    let summary = Summary::new(&scores, &selected, facts, diagnostics, n_quoted, read)?;
     report::write(&summary, &run.dir.report_json(), &run.dir.report_html())?;
     let text = report::text(&summary);
     crate::fs::write_atomic::<std::io::Error>(&run.dir.summary(), |out| {

@@ -46,6 +46,8 @@ pub struct SubtaskShare {
     pub n_selected: u64,
     /// As a share of the subset's examples.
     pub subset_share: f64,
+    /// `subset_share / ranked_share`; `None` of a subtask that no example serves best.
+    pub lift: Option<f64>,
 }
 
 impl SourceShare {
@@ -94,6 +96,8 @@ impl SubtaskShare {
                 ranked_share: share(n_ranked, ranked.len()),
                 n_selected,
                 subset_share: share(n_selected, subset.len()),
+                lift: (n_ranked > 0)
+                    .then(|| share(n_selected, subset.len()) / share(n_ranked, ranked.len())),
             })
             .collect();
         shares.sort_by_key(|share| Reverse((share.n_selected, share.n_ranked)));

@@ -9,13 +9,14 @@ use super::{Quote, Summary, chart, heat, numbers};
 
 /// The page, and what it is put together from.
 const TEMPLATE: &str = "page.html";
-const PARTS: [(&str, &str); 9] = [
+const PARTS: [(&str, &str); 10] = [
     (TEMPLATE, include_str!("page/page.html")),
     ("style.css", include_str!("page/style.css")),
     ("composition.html", include_str!("page/composition.html")),
     ("scores.html", include_str!("page/scores.html")),
     ("subtasks.html", include_str!("page/subtasks.html")),
     ("length.html", include_str!("page/length.html")),
+    ("diagnostics.html", include_str!("page/diagnostics.html")),
     ("rows.html", include_str!("page/rows.html")),
     ("rows.js", include_str!("page/rows.js")),
     ("run.html", include_str!("page/run.html")),

@@ -12,8 +12,9 @@ use super::listing::Listing;
 use super::quote::Quote;
 use super::rejected::Rejected;
 use super::spread::{Lengths, Scores};
-use super::warnings::warnings;
+use super::warnings::{noise, warnings};
 use crate::cascade::recall::Recall;
+use crate::diagnostics::Diagnostics;
 use crate::influence::scores::{ScoreRow, ScoreTable};
 use crate::method::Method;
 use crate::pool::table::Record;
@@ -116,6 +117,8 @@ pub struct Summary {
     pub length_grid: LengthGrid,
     /// Correlations over the ranked examples and over the selected.
     pub correlations: PoolAndSubset<Correlations>,
+    /// How steady the selection is; `None` where there is no choice to be steady.
+    pub diagnostics: Option<Diagnostics>,
     /// Examples that were not ranked, by reason, most first.
     pub flagged: Vec<Flagged>,
     /// The best of the subset, in rank order.
@@ -173,6 +176,7 @@ impl Summary {
         scores: &ScoreTable,
         selected: &[Selected],
         run: RunFacts,
+        diagnostics: Option<Diagnostics>,
         n_quoted: usize,
         read: impl FnOnce(&[usize]) -> Result<Vec<Record>, E>,
     ) -> Result<Self, E> {
@@ -194,11 +198,13 @@ impl Summary {
             PoolAndSubset { pool: correlated(&ranked), subset: correlated(selected) };
         let flagged = Flagged::of(&scores.rows);
         let sources = SourceShare::of(&all, &kept);
+        let mut warnings = warnings(run.method, &run.notes, &lengths, &correlations, &flagged);
+        warnings.extend(diagnostics.iter().flat_map(noise));
         Ok(Self {
             format: FORMAT,
             size: Size::of(&all, &kept, ranked.len()),
             seconds: run.stages.iter().map(|stage| stage.seconds).sum(),
-            warnings: warnings(run.method, &run.notes, &lengths, &correlations, &flagged),
+            warnings,
             subtasks: SubtaskShare::of(&scores.subtasks, &ranked, selected),
             subtasks_by_source: SubtasksBySource::of(scores, &ranked, selected, &sources),
             sources,
@@ -206,6 +212,7 @@ impl Summary {
             lengths,
             length_grid: LengthGrid::of(scores, &ranked, &is_selected),
             correlations,
+            diagnostics,
             flagged,
             best,
             last_in,

@@ -9,6 +9,7 @@ use super::quote::{fit, one_line};
 use super::table::table;
 use super::{CascadeFacts, Quote, SourceShare, Summary};
 use crate::cascade::recall::Recall;
+use crate::diagnostics::Diagnostics;
 use crate::method::Method;
 
 /// Columns of a name in a table at most.
@@ -23,8 +24,8 @@ const N_QUOTES: usize = 10;
 /// Sources in the table at most.
 const N_SOURCES: usize = 12;
 
-/// Where the subset is, how it was composed, its best rows and what to look
-/// twice at. Plain text, at most about a hundred columns wide, ending in a
+/// Where the subset is, how it was composed, its best rows, how steady it is and what
+/// to look twice at. Plain text, at most about a hundred columns wide, ending in a
 /// newline.
 pub fn text(summary: &Summary) -> String {
     let mut text = String::new();
@@ -34,6 +35,9 @@ pub fn text(summary: &Summary) -> String {
         first_pass(&mut text, cascade);
     }
     best(&mut text, &summary.best[..summary.best.len().min(N_QUOTES)]);
+    if let Some(diagnostics) = &summary.diagnostics {
+        steadiness(&mut text, diagnostics);
+    }
     if !summary.warnings.is_empty() {
         text.push_str("\nLook twice\n");
         for warning in &summary.warnings {
@@ -70,6 +74,36 @@ fn first_pass(text: &mut String, cascade: &CascadeFacts) {
             "        a share of {share:>5} would have kept {recall:>6} of the selection"
         );
     }
+}
+
+/// Nothing if nothing but chance is known.
+fn steadiness(text: &mut String, diagnostics: &Diagnostics) {
+    let Diagnostics { n_rows, n_best, chance, target, sketch, checkpoints } = diagnostics;
+    let mut lines = Vec::new();
+    if let Some(target) = target {
+        let [mean, low, high] = [target.mean, target.low, target.high].map(percent);
+        lines.push(format!("{mean:>6} by two halves of the target ({low} to {high})"));
+    }
+    if let Some(sketch) = sketch {
+        let [between, first, second] =
+            [sketch.between, sketch.with_whole[0], sketch.with_whole[1]].map(percent);
+        lines.push(format!(
+            "{between:>6} by two halves of the stored rows (each with the whole: {first}, {second})"
+        ));
+    }
+    lines.extend(checkpoints.iter().map(|without| {
+        let overlap = percent(without.overlap);
+        format!("{overlap:>6} by all and without {}", fit(&without.checkpoint, NAME_WIDTH))
+    }));
+    if lines.is_empty() {
+        return;
+    }
+    let (n_best, n_rows, chance) = (count(*n_best), count(*n_rows), percent(*chance));
+    let _ = writeln!(text, "\nSteady  of the best {n_best} of {n_rows}, both rankings have");
+    for line in lines {
+        let _ = writeln!(text, "        {line}");
+    }
+    let _ = writeln!(text, "        {chance:>6} by chance");
 }
 
 fn sources(text: &mut String, sources: &[SourceShare]) {

@@ -1,7 +1,8 @@
 //! What in the numbers should make a user look twice.
 
-use super::numbers::{count, signed};
+use super::numbers::{count, percent, signed};
 use super::{Correlations, Flagged, Lengths, PoolAndSubset};
+use crate::diagnostics::Diagnostics;
 use crate::method::Method;
 
 /// A correlation of this size and more is worth a warning.
@@ -44,6 +45,29 @@ pub(super) fn warnings(
             .collect();
         let what = if n_rows == 1 { "example has" } else { "examples have" };
         warnings.push(format!("{} {what} no rank: {}", count(n_rows), reasons.join(", ")));
+    }
+    warnings
+}
+
+/// One sentence for each part of the selection's material of which a half says
+/// something else than the other.
+pub(super) fn noise(diagnostics: &Diagnostics) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let chance = percent(diagnostics.chance);
+    if let (Some(true), Some(target)) = (diagnostics.is_noise_of_target(), &diagnostics.target) {
+        let overlap = percent(target.mean);
+        warnings.push(format!(
+            "the selection is mostly noise: halves of the target agree on {overlap} of the best \
+             rows, and chance on {chance}; more target examples, or a pool that has the skill, \
+             would help"
+        ));
+    }
+    if let (Some(true), Some(sketch)) = (diagnostics.is_noise_of_sketch(), &diagnostics.sketch) {
+        let overlap = percent(sketch.between);
+        warnings.push(format!(
+            "the projection is too short: halves of the stored rows agree on {overlap} of the \
+             best rows, and chance on {chance}; a larger proj-dim would help"
+        ));
     }
     warnings
 }

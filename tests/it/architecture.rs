@@ -10,6 +10,7 @@ const CODE_MAP: &[&str] = &[
     "hub",
     "config",
     "report",
+    "diagnostics",
     "selection",
     "baseline",
     "influence",

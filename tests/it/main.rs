@@ -14,6 +14,7 @@ mod cli;
 mod collect;
 // What selections have in common.
 mod compare;
+mod diagnostics;
 mod direction;
 mod example_scores;
 mod export;

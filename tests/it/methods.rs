@@ -44,7 +44,13 @@ fn a_method_without_a_model_makes_a_subset_and_says_what_made_it() {
         let facts = json_of(&run, &format!("{}/less-select.json", subset(&run)));
         let paper = facts["provenance"]["method"].as_str().unwrap();
         assert!(!paper.contains("LESS"), "{paper}");
-        assert_eq!(json_of(&run, "report.json")["run"]["method"], method);
+        let report = json_of(&run, "report.json");
+        assert_eq!(report["run"]["method"], method);
+        // What has no likeness to single examples has no halves, and none of zero.
+        let steady = &report["diagnostics"];
+        assert_eq!(steady["n_best"], 6, "{method}");
+        assert_eq!(steady["target"].is_object(), ["bm25", "ngram"].contains(&method), "{method}");
+        assert!(steady["sketch"].is_null(), "{method}");
         let card = fs_err::read_to_string(run.run_dir().join(subset(&run)).join("README.md"));
         assert!(card.unwrap().contains(&format!("Method: {paper}.")));
         let page = fs_err::read_to_string(run.run_dir().join("report.html")).unwrap();

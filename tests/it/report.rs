@@ -4,6 +4,9 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
+use less_select::diagnostics::Diagnostics;
+use less_select::diagnostics::sketch::SketchHalves;
+use less_select::diagnostics::target::{TargetHalves, WithoutCheckpoint};
 use less_select::method::Method;
 use less_select::report::{CheckpointFacts, Rejected, RunFacts, StageCost, Summary, text, write};
 use less_select::selection::Selected;
@@ -54,10 +57,20 @@ fn summary(pool: &ScoredPool, selected: &[Selected], run: RunFacts) -> Summary {
 }
 
 fn quoting(n_rows: usize, pool: &ScoredPool, selected: &[Selected], run: RunFacts) -> Summary {
+    summary_of(n_rows, pool, selected, run, None)
+}
+
+fn summary_of(
+    n_quoted: usize,
+    pool: &ScoredPool,
+    selected: &[Selected],
+    run: RunFacts,
+    diagnostics: Option<Diagnostics>,
+) -> Summary {
     let read = |positions: &[usize]| -> Result<_, Infallible> {
         Ok(positions.iter().map(|position| pool.records[*position].clone()).collect())
     };
-    Summary::new(&pool.scores, selected, run, n_rows, read).unwrap()
+    Summary::new(&pool.scores, selected, run, diagnostics, n_quoted, read).unwrap()
 }
 
 fn page(summary: &Summary) -> String {
@@ -105,6 +118,60 @@ fn the_terminal_says_where_what_and_the_best() {
     Look twice
       ! 1 example has no rank: zero gradient (1)
     ");
+}
+
+fn diagnostics() -> Diagnostics {
+    Diagnostics {
+        n_rows: 399,
+        n_best: 20,
+        chance: 20.0 / 399.0,
+        target: Some(TargetHalves {
+            n_examples: 8,
+            n_single_subtasks: 0,
+            n_draws: 20,
+            mean: 0.07,
+            low: 0.0,
+            high: 0.15,
+        }),
+        sketch: Some(SketchHalves {
+            between: 0.1,
+            with_whole: [0.45, 0.4],
+            cosine_error: 0.0112,
+            cosine_size: 0.0604,
+        }),
+        checkpoints: vec![WithoutCheckpoint { checkpoint: "epoch-1".to_owned(), overlap: 0.65 }],
+    }
+}
+
+#[test]
+fn an_unsteady_selection_is_warned_of() {
+    let pool = ScoredPool::new(400);
+    let unsteady = summary_of(10, &pool, &pool.top("5%"), facts(), Some(diagnostics()));
+    insta::assert_snapshot!(unsteady.warnings.join("\n"), @r"
+    1 example has no rank: zero gradient (1)
+    the selection is mostly noise: halves of the target agree on 7.0% of the best rows, and chance on 5.0%; more target examples, or a pool that has the skill, would help
+    the projection is too short: halves of the stored rows agree on 10.0% of the best rows, and chance on 5.0%; a larger proj-dim would help
+    ");
+    let mut steady = diagnostics();
+    let target = steady.target.as_mut().unwrap();
+    (target.low, target.mean, target.high) = (0.5, 0.6, 0.7);
+    let sketch = steady.sketch.as_mut().unwrap();
+    (sketch.between, sketch.with_whole) = (0.7, [0.85, 0.8]);
+    let steady = summary_of(10, &pool, &pool.top("5%"), facts(), Some(steady));
+    assert_eq!(steady.warnings, ["1 example has no rank: zero gradient (1)"]);
+    let text = text(&steady);
+    let block = text.split("\n\n").find(|block| block.starts_with("Steady")).unwrap();
+    insta::assert_snapshot!(block, @r"
+    Steady  of the best 20 of 399, both rankings have
+             60.0% by two halves of the target (50.0% to 70.0%)
+             70.0% by two halves of the stored rows (each with the whole: 85.0%, 80.0%)
+             65.0% by all and without epoch-1
+              5.0% by chance
+    ");
+    let page = page(&steady);
+    assert!(page.contains("by random halves of the 8 target examples</th><td>60.0%</td>"));
+    assert!(page.contains("<td>80.0%</td><td>85.0%</td>"));
+    assert!(page.contains("with and without epoch-1</th><td>65.0%</td>"));
 }
 
 #[test]
