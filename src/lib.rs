@@ -32,6 +32,7 @@ pub mod comparison;
 pub mod compute;
 pub mod config;
 pub mod diagnostics;
+pub mod explain;
 pub mod first_pass;
 pub mod fs;
 pub mod gguf;

@@ -7,6 +7,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use serde_json::Map;
 
+use super::explain::ExplainArgs;
 use super::verify::VerifyArgs;
 use crate::config::RawConfig;
 use crate::config::layers::{self, Layer, Origin};
@@ -126,6 +127,8 @@ pub(super) enum Command {
     Select,
     /// Write report.html and report.json
     Report,
+    /// Say why a row was selected or was not, and what it is like
+    Explain(ExplainArgs),
     /// Train on the subset and on its rivals, and compare them on held-out examples
     Verify(VerifyArgs),
     /// Write the subsets of several budgets from the same scores

@@ -11,6 +11,7 @@ use super::exit_code::{ExitCode, HasExitCode};
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind};
 use crate::comparison::CompareError;
 use crate::config::ConfigError;
+use crate::explain::ExplainError;
 #[cfg(feature = "hub")]
 use crate::hub::HubError;
 use crate::merge::MergeError;
@@ -170,6 +171,14 @@ impl CliError {
                 "`--cascade SHARE`, `--method rds` and `--method perplexity` turn it on"
             }
             PipelineError::Off { .. } => "`--method less` turns it on",
+            PipelineError::Explain(ExplainError::NoSelection(_)) => "run `less-select` first",
+            PipelineError::Explain(ExplainError::NoRow { .. }) => {
+                "a row is its id, 32 hex digits or the first few, or FILE:LINE or SOURCE:LINE; of \
+                 rows with equal content the pool has one"
+            }
+            PipelineError::Explain(ExplainError::Ambiguous { .. }) => {
+                "give more of the id, or more of the file's path"
+            }
             PipelineError::Locked { source: LockError::Io(_), .. } => {
                 "name another place with --run"
             }

@@ -11,6 +11,7 @@ use std::io;
 use super::interrupt;
 use crate::checkpoint::{CheckpointError, CheckpointErrorKind};
 use crate::comparison::{CompareError, CompareErrorKind};
+use crate::explain::ExplainError;
 use crate::first_pass::row_values::{RowValuesError, RowValuesErrorKind};
 use crate::influence::InfluenceError;
 use crate::influence::scores_file::{ScoresError, ScoresErrorKind};
@@ -98,11 +99,22 @@ impl HasExitCode for PipelineError {
             Self::Report(ReportError::Page(_)) => ExitCode::Bug as u8,
             Self::Damaged { .. } => ExitCode::Damaged as u8,
             Self::OtherModules { .. } | Self::OtherWeight { .. } => ExitCode::BadData as u8,
+            Self::Explain(err) => err.exit_code(),
             Self::Verify(err) => err.exit_code(),
             Self::Model(err) => err.exit_code(),
             Self::Weights(err) => err.exit_code(),
             Self::Off { .. } | Self::Lora(_) | Self::Selection(_) => ExitCode::Usage as u8,
             Self::Worker(err) => err.exit_code(),
+        }
+    }
+}
+
+impl HasExitCode for ExplainError {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::NoSelection(_) => ExitCode::Incomplete as u8,
+            Self::NoRow { .. } | Self::Ambiguous { .. } => ExitCode::Usage as u8,
+            Self::Pool(err) => err.exit_code(),
         }
     }
 }

@@ -5,6 +5,7 @@ mod compare;
 mod doctor;
 mod exit;
 mod exit_code;
+mod explain;
 mod fsck;
 mod gc;
 #[cfg(feature = "hub")]
@@ -141,6 +142,7 @@ fn answer(cli: &Cli) -> Result<Answer, CliError> {
         Some(Command::Merge { checkpoint, out }) => {
             merge::merge(&context.config.model, checkpoint, out)
         }
+        Some(Command::Explain(args)) => explain::explain(&context, args),
         Some(Command::Verify(args)) => {
             context.own_the_cores();
             verify::verify(&context, args)
@@ -200,6 +202,7 @@ fn stage_of(command: &Command) -> Option<Stage> {
         | Command::Sweep { .. }
         | Command::Doctor { .. }
         | Command::Merge { .. }
+        | Command::Explain(_)
         | Command::Verify(_) => None,
     }
 }

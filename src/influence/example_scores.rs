@@ -128,6 +128,26 @@ impl ExampleScores {
         self.targets.examples.len()
     }
 
+    /// The weighted sum over the checkpoints of all rows with one target example,
+    /// summed as in [`total`](Self::total).
+    ///
+    /// # Panics
+    ///
+    /// If there is no such example.
+    pub fn column(&self, target: usize) -> Vec<f32> {
+        assert!(target < self.n_targets(), "a column of the file");
+        let mut sums = vec![0.0_f64; self.n_rows()];
+        for checkpoint in &self.checkpoints {
+            let weight = checkpoint.header().weight;
+            let rows = checkpoint.slices(0..self.n_rows());
+            let cosines = rows.flat_map(|rows| rows.iter().skip(target).step_by(self.n_targets()));
+            for (sum, cosine) in sums.iter_mut().zip(cosines) {
+                *sum += weight * f64::from(*cosine);
+            }
+        }
+        sums.into_iter().map(|sum| sum as f32).collect()
+    }
+
     /// The weighted sum over the checkpoints of some rows, `[n × n_targets]`:
     /// summed in f64 in order of the checkpoints. The mean of a row over a
     /// subtask's examples is its `mean-of-cosines` score, to the rounding of f32,

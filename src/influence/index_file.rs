@@ -30,7 +30,9 @@ use serde::{Deserialize, Serialize};
 use super::index::{Subtask, TargetIndex, TargetRows};
 use crate::pool::ExampleId;
 use crate::store::shard::StoreHeader;
-use crate::store::{CheckedFile, FORMAT, StoreError, StoreErrorKind, commit, list_type, lists};
+use crate::store::{
+    CheckedFile, FORMAT, Proof, StoreError, StoreErrorKind, commit, list_type, lists,
+};
 
 /// The header both files carry.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
@@ -66,8 +68,8 @@ impl TargetIndex {
     /// any byte, or does not belong to the other.
     pub fn open(dir: &Path, checkpoint: &str) -> Result<Self, StoreError> {
         let [subtasks_path, rows_path] = paths(dir, checkpoint);
-        let subtasks = CheckedFile::<IndexHeader>::open(&subtasks_path)?;
-        let rows = CheckedFile::<IndexHeader>::open(&rows_path)?;
+        let subtasks = CheckedFile::<IndexHeader>::open(&subtasks_path, Proof::Checksum)?;
+        let rows = CheckedFile::<IndexHeader>::open(&rows_path, Proof::Checksum)?;
         let proj_dim = subtasks.header.store.proj_dim;
         check(&subtasks, &subtasks_schema(proj_dim)).map_err(|kind| kind.at(&subtasks_path))?;
         check(&rows, &rows_schema(proj_dim)).map_err(|kind| kind.at(&rows_path))?;

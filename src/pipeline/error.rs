@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use super::verify::VerifyError;
 use super::{lock, worker};
+use crate::explain::ExplainError;
 use crate::influence::InfluenceError;
 use crate::method::Method;
 use crate::model::base_weights::BaseWeightError;
@@ -60,6 +61,9 @@ pub enum PipelineError {
         /// The stage.
         stage: Stage,
     },
+    /// A row cannot be explained.
+    #[error(transparent)]
+    Explain(ExplainError),
     /// What to verify makes no sense.
     #[error(transparent)]
     Verify(#[from] VerifyError),
@@ -127,6 +131,15 @@ pub enum PipelineError {
     /// The user, or the system, asked the run to stop.
     #[error("interrupted; what is complete is kept")]
     Interrupted,
+}
+
+impl From<ExplainError> for PipelineError {
+    fn from(err: ExplainError) -> Self {
+        match err {
+            ExplainError::Pool(err) => err.into(),
+            err => Self::Explain(err),
+        }
+    }
 }
 
 impl From<PoolError> for PipelineError {

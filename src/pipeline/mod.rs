@@ -6,6 +6,7 @@ mod datamodel;
 mod diagnostics;
 mod error;
 pub mod events;
+mod explain;
 pub mod fingerprint;
 mod first_pass;
 pub mod fsck;

@@ -13,7 +13,7 @@ mod length_grid;
 mod listing;
 pub(crate) mod numbers;
 mod page;
-mod quote;
+pub(crate) mod quote;
 mod rejected;
 mod spread;
 mod summary;

@@ -76,7 +76,7 @@ impl Quote {
 /// The first `max_chars` characters of `text` on one line: runs of white space
 /// and control characters are one space, characters that reorder text are left
 /// out, and what is cut ends in `…`. Reads no further than it must.
-pub(super) fn one_line(text: &str, max_chars: usize) -> String {
+pub(crate) fn one_line(text: &str, max_chars: usize) -> String {
     let mut line = String::new();
     let mut n_chars = 0;
     let mut gap = false;
@@ -108,7 +108,7 @@ fn reorders_text(character: char) -> bool {
 }
 
 /// As much of `text` as fits `width` columns of a terminal, `…` included.
-pub(super) fn fit(text: &str, width: usize) -> String {
+pub(crate) fn fit(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
     }

@@ -43,12 +43,27 @@ impl StoredRows {
         kind: GradientKind,
         scores: &ScoreTable,
     ) -> Result<Self, ExampleId> {
-        let rows = scores.rows.iter().enumerate();
-        let scored: Vec<_> = rows.filter(|(_, row)| !row.by_subtask.is_empty()).collect();
+        let all: Vec<usize> = (0..scores.rows.len()).collect();
+        Self::of(stores, kind, scores, &all)
+    }
+
+    /// As [`new`](Self::new), of the rows at `positions` alone.
+    ///
+    /// # Errors
+    ///
+    /// The first row that a store does not have.
+    pub fn of(
+        stores: Vec<(GradientStore, f64)>,
+        kind: GradientKind,
+        scores: &ScoreTable,
+        positions: &[usize],
+    ) -> Result<Self, ExampleId> {
+        let has_score = |position: &&usize| !scores.rows[**position].by_subtask.is_empty();
+        let scored: Vec<usize> = positions.iter().filter(has_score).copied().collect();
         let checkpoint = |(store, weight): (GradientStore, f64)| {
             let mut places = vec![None; scores.rows.len()];
-            let found = store.places(scored.iter().map(|(_, row)| row.id))?;
-            for ((position, _), place) in scored.iter().zip(found) {
+            let found = store.places(scored.iter().map(|position| scores.rows[*position].id))?;
+            for (position, place) in scored.iter().zip(found) {
                 places[*position] = Some(place);
             }
             Ok(Checkpoint { store, weight, places })

@@ -35,6 +35,16 @@ pub(super) struct Marker {
     rows: usize,
 }
 
+/// What is compared with a file's marker before it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// Its length and the checksum of all of it.
+    Checksum,
+    /// Its length: for looking at a few rows of a large file. A changed byte may then be
+    /// a wrong number, so that nothing that is written may be made from it.
+    Length,
+}
+
 /// An opened file: its record batch, in the memory map, and its header; of a
 /// file of several, `B` is all of them.
 #[derive(Debug)]
@@ -125,10 +135,11 @@ impl<E, K: Into<StoreErrorKind>> From<K> for Failure<E> {
 }
 
 impl<H: DeserializeOwned> CheckedFile<H> {
-    /// Maps the file at `path` and proves it whole: length and checksum are its
-    /// marker's. Only then are its bytes decoded, without copying them.
-    pub(crate) fn open(path: &Path) -> Result<Self, StoreError> {
-        let CheckedFile { header, fingerprint, checksum, batch } = CheckedFile::open_blocks(path)?;
+    /// Maps the file at `path` and proves it whole: length and, unless that is not
+    /// asked for, checksum are its marker's. Only then are its bytes decoded, without copying them.
+    pub(crate) fn open(path: &Path, proof: Proof) -> Result<Self, StoreError> {
+        let CheckedFile { header, fingerprint, checksum, batch } =
+            CheckedFile::open_blocks(path, proof)?;
         let [batch] = <[RecordBatch; 1]>::try_from(batch).map_err(|_| {
             StoreErrorKind::Layout("does not hold exactly one record batch").at(path)
         })?;
@@ -138,11 +149,11 @@ impl<H: DeserializeOwned> CheckedFile<H> {
 
 impl<H: DeserializeOwned> CheckedFile<H, Vec<RecordBatch>> {
     /// As [`CheckedFile::open`], for a file of any number of batches.
-    pub(crate) fn open_blocks(path: &Path) -> Result<Self, StoreError> {
-        Self::open_whole(path).map_err(|kind| kind.at(path))
+    pub(crate) fn open_blocks(path: &Path, proof: Proof) -> Result<Self, StoreError> {
+        Self::open_whole(path, proof).map_err(|kind| kind.at(path))
     }
 
-    fn open_whole(path: &Path) -> Result<Self, StoreErrorKind> {
+    fn open_whole(path: &Path, proof: Proof) -> Result<Self, StoreErrorKind> {
         let marker = read_marker(path)?;
         if marker.file != file_name(path) {
             return Err(StoreErrorKind::OtherFile(marker.file));
@@ -159,7 +170,8 @@ impl<H: DeserializeOwned> CheckedFile<H, Vec<RecordBatch>> {
         // guard against that, and the worst of it is a wrong number or, if the
         // file is cut, a bus error.
         let map = unsafe { Mmap::map(&file) }?;
-        if blake3::Hasher::new().update_rayon(&map).finalize().to_hex().as_str() != marker.blake3 {
+        let checksum = || blake3::Hasher::new().update_rayon(&map).finalize().to_hex();
+        if proof == Proof::Checksum && checksum().as_str() != marker.blake3 {
             return Err(StoreErrorKind::Checksum);
         }
         let file = Buffer::from(Bytes::from_owner(map));

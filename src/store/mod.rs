@@ -87,6 +87,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::gradient::direction::GradientKind;
 
+pub use checked_file::Proof;
 pub(crate) use checked_file::{CheckedFile, commit, commit_blocks, list_type, lists};
 pub use dtype::StoreDtype;
 

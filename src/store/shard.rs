@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Field, Float32Type, Schema, UInt32Type};
 use arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
 
-use super::checked_file::{marker_path, read_marker};
+use super::checked_file::{Proof, marker_path, read_marker};
 use super::shard_list::header_fingerprint;
 use super::unit_rows::{self, UnitRows};
 use super::{CheckedFile, FORMAT, Flag, Split, StoreDtype, StoreError, StoreErrorKind, commit};
@@ -218,8 +218,12 @@ impl Shard {
     /// If it is not committed, cannot be read, or is not what was committed in
     /// any byte; or if it is of another format or its rows are out of order.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_with(path, Proof::Checksum)
+    }
+
+    pub(super) fn open_with(path: &Path, proof: Proof) -> Result<Self, StoreError> {
         let CheckedFile { header, fingerprint, checksum, batch } =
-            CheckedFile::<StoreHeader>::open(path)?;
+            CheckedFile::<StoreHeader>::open(path, proof)?;
         let shard = Self { header, fingerprint, checksum, batch };
         shard.check(path).map_err(|kind| kind.at(path))?;
         Ok(shard)

@@ -9,6 +9,7 @@ const CODE_MAP: &[&str] = &[
     "pipeline",
     "hub",
     "config",
+    "explain",
     "report",
     "diagnostics",
     "selection",

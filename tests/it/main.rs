@@ -17,6 +17,8 @@ mod compare;
 mod diagnostics;
 mod direction;
 mod example_scores;
+// Why a row was selected or was not.
+mod explain;
 mod export;
 #[cfg(feature = "torch")]
 mod families;

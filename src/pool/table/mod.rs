@@ -45,6 +45,15 @@ pub struct Record {
     pub original: serde_json::Map<String, serde_json::Value>,
 }
 
+/// Where a row was read from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The file.
+    pub file: String,
+    /// Its line or row in that file, from 1.
+    pub line: u64,
+}
+
 /// One row of a table, as it is written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Entry {

@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use arrow::array::cast::AsArray;
-use arrow::array::types::UInt32Type;
+use arrow::array::types::{UInt32Type, UInt64Type};
 use arrow::array::{Array, RecordBatch};
 use fs_err as fs;
 use parquet::arrow::ProjectionMask;
@@ -14,7 +14,7 @@ use parquet::arrow::arrow_reader::{
 use parquet::file::metadata::PageIndexPolicy;
 use parquet::file::reader::ChunkReader;
 
-use super::{Example, ExampleId, Message, Record, TableRow, schema};
+use super::{Example, ExampleId, Message, Origin, Record, TableRow, schema};
 use crate::pool::PoolError;
 use crate::pool::error::TableErrorKind;
 use crate::pool::guard::{check, guarded};
@@ -94,6 +94,22 @@ impl ExampleTable {
     /// If a position is past the last row, or they do not ascend.
     pub fn records(&self, positions: &[usize]) -> Result<Vec<Record>, PoolError> {
         self.read(&schema::RECORD, positions, record)
+    }
+
+    /// Where the rows at `positions` (ascending) were read from.
+    ///
+    /// # Errors
+    ///
+    /// If the file cannot be read.
+    ///
+    /// # Panics
+    ///
+    /// If a position is past the last row, or they do not ascend.
+    pub fn origins(&self, positions: &[usize]) -> Result<Vec<Origin>, PoolError> {
+        self.read(&schema::ORIGIN, positions, |batch, row, _| {
+            let line = column(batch, "line").as_primitive::<UInt64Type>().value(row);
+            Ok(Origin { file: text(batch, "file", row), line })
+        })
     }
 
     /// Decodes the rows at `positions` with `decode(batch, row in the batch,

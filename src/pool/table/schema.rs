@@ -18,6 +18,8 @@ pub(super) const HEAD: [&str; 6] =
 pub(super) const EXAMPLE: [&str; 3] = ["id", "token_ids", "supervised"];
 /// Columns that a [`Record`](super::Record) is made of.
 pub(super) const RECORD: [&str; 3] = ["id", "messages", "original"];
+/// Columns that an [`Origin`](super::Origin) is made of.
+pub(super) const ORIGIN: [&str; 3] = ["id", "file", "line"];
 
 /// The columns, in file order, and the format's name.
 pub(super) fn schema() -> SchemaRef {

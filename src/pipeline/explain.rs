@@ -1,0 +1,124 @@
+//! Looks up single rows in a complete run. Takes no lock and writes nothing.
+
+use std::path::PathBuf;
+
+use super::manifest::Manifest;
+use super::{PipelineError, Run};
+use crate::checkpoint::Checkpoint;
+use crate::explain::{self, ExplainError, RowExplained, TargetExplained};
+use crate::influence::InfluenceError;
+use crate::influence::example_scores::ExampleScores;
+use crate::influence::example_scores_file::is_cosines;
+use crate::influence::scores::ScoreTable;
+use crate::pool::table::ExampleTable;
+use crate::selection::selector::RowCosines;
+use crate::selection::{Selected, SelectionFile, StoredRows};
+use crate::stage::Stage;
+use crate::store::Split;
+use crate::store::gradient_store::GradientStore;
+
+/// What every explanation is looked up in.
+struct Opened {
+    scores: ScoreTable,
+    selected: Vec<Selected>,
+    pool: ExampleTable,
+    target: ExampleTable,
+    examples: Option<ExampleScores>,
+}
+
+impl Run<'_> {
+    /// Explains the row of the pool that `words` names: see [`explain::find`].
+    ///
+    /// # Errors
+    ///
+    /// If nothing was selected yet, no row or several are called so, or a file cannot
+    /// be read.
+    pub fn explain_row(&self, words: &str) -> Result<RowExplained, PipelineError> {
+        let opened = self.open_selection()?;
+        let position = explain::find(&opened.pool, "pool", words)?;
+        let rows = self.rows_to_compare(&opened, position)?;
+        let rows = rows.as_ref().map(|rows| rows as &dyn RowCosines);
+        Ok(RowExplained::new(&opened.as_run(rows), position)?)
+    }
+
+    /// Explains the example of the target that `words` names.
+    ///
+    /// # Errors
+    ///
+    /// As [`explain_row`](Self::explain_row).
+    pub fn explain_target(&self, words: &str) -> Result<TargetExplained, PipelineError> {
+        let opened = self.open_selection()?;
+        let position = explain::find(&opened.target, "target", words)?;
+        Ok(TargetExplained::new(&opened.as_run(None), position)?)
+    }
+
+    fn open_selection(&self) -> Result<Opened, PipelineError> {
+        let path = self.dir.selection();
+        if !path.is_file() {
+            return Err(ExplainError::NoSelection(self.dir.root().to_owned()).into());
+        }
+        let mut scores = ScoreTable::read(&self.dir.scores())?;
+        let selected = SelectionFile::read(&path)?.apply(&mut scores, &path)?;
+        let pool = ExampleTable::open(&self.dir.table(Split::Pool))?;
+        let is_same = pool.rows().iter().map(|row| row.id).eq(scores.rows.iter().map(|row| row.id));
+        if !is_same {
+            return Err(PipelineError::Damaged { path: self.dir.scores(), stage: Stage::Score });
+        }
+        let target = ExampleTable::open(&self.dir.table(Split::Target))?;
+        Ok(Opened { scores, selected, pool, target, examples: self.cosines_at_a_glance()? })
+    }
+
+    /// The cosines that the score stage recorded, if it recorded any.
+    fn cosines_at_a_glance(&self) -> Result<Option<ExampleScores>, PipelineError> {
+        let manifest = Manifest::read(self.dir)?;
+        let record = manifest.stages.get(&Stage::Score);
+        let outputs = record.into_iter().flat_map(|record| record.outputs.keys());
+        let paths = outputs.map(|name| self.dir.root().join(name));
+        let paths: Vec<PathBuf> = paths.filter(|path| is_cosines(path)).collect();
+        if paths.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(ExampleScores::glance(&paths).map_err(InfluenceError::from)?))
+    }
+
+    /// The stored gradients of a row and of the selected ones; `None` of a row that has
+    /// none, and where the method takes none.
+    fn rows_to_compare(
+        &self,
+        opened: &Opened,
+        position: usize,
+    ) -> Result<Option<StoredRows>, PipelineError> {
+        let has_gradient = !opened.scores.rows[position].by_subtask.is_empty();
+        if !self.config.method.takes_gradients() || !has_gradient {
+            return Ok(None);
+        }
+        let kind = self.config.gradients[0];
+        let checkpoints = self.checkpoints()?;
+        let sum: f64 = checkpoints.iter().map(Checkpoint::learning_rate).sum();
+        let mut stores = Vec::new();
+        for checkpoint in &checkpoints {
+            let store = GradientStore::glance(&self.dir.store(checkpoint.label(), Split::Pool))?;
+            store.require(kind)?;
+            stores.push((store, checkpoint.learning_rate() / sum));
+        }
+        let selected = opened.selected.iter().map(|place| place.position);
+        let positions: Vec<usize> = selected.chain([position]).collect();
+        let rows = StoredRows::of(stores, kind, &opened.scores, &positions);
+        let checkpoint = checkpoints[0].label().to_owned();
+        let missing = |id| InfluenceError::NoGradient { id, split: Split::Pool, checkpoint };
+        Ok(Some(rows.map_err(missing)?))
+    }
+}
+
+impl Opened {
+    fn as_run<'a>(&'a self, rows: Option<&'a dyn RowCosines>) -> explain::Run<'a> {
+        explain::Run {
+            scores: &self.scores,
+            selected: &self.selected,
+            pool: &self.pool,
+            target: &self.target,
+            examples: self.examples.as_ref(),
+            rows,
+        }
+    }
+}
