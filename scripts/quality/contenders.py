@@ -1,0 +1,49 @@
+"""What is compared: a name, and the settings that make its subset."""
+
+# The direction of gradients that ranks; the others are stored along, so that all
+# contenders share one store.
+KINDS = ("adam-v", "adam", "less-code", "sgd")
+
+
+def less(kind, *more):
+    """LESS with a direction."""
+    others = [other for other in KINDS if other != kind]
+    return ["--gradient", ",".join([kind, *others]), *more]
+
+
+def method(name, *more):
+    """One that takes no gradients."""
+    return ["--method", name, *more]
+
+
+# In the run of this one are the trials.
+FIRST = "adam-v"
+
+CONTENDERS = {
+    "adam-v": less("adam-v"),
+    "sgd": less("sgd"),
+    "adam": less("adam"),
+    "less-code": less("less-code"),
+    "adam-v.cosine-of-mean": less("adam-v", "--aggregation", "cosine-of-mean"),
+    "sgd.cosine-of-mean": less("sgd", "--aggregation", "cosine-of-mean"),
+    "adam-v.round-robin": less("adam-v", "--selector", "round-robin"),
+    "sgd.round-robin": less("sgd", "--selector", "round-robin"),
+    "adam-v.knn": less("adam-v", "--selector", "knn"),
+    "adam-v.knn-kde": less("adam-v", "--selector", "knn-kde"),
+    "adam-v.mmr": less("adam-v", "--selector", "mmr"),
+    "rds": method("rds"),
+    "rds.round-robin": method("rds", "--selector", "round-robin"),
+    "bm25": method("bm25"),
+    "ngram": method("ngram"),
+    "length": method("length"),
+    "perplexity": method("perplexity"),
+    "random-balanced": method("random-balanced"),
+}
+
+# Trained with every seed; the others with one.
+FINALISTS = ("adam-v", "sgd", "adam-v.round-robin", "rds.round-robin", "bm25")
+
+
+def takes_gradients(name):
+    """Whether a contender is scored by gradients."""
+    return "--gradient" in CONTENDERS[name]

@@ -1,0 +1,133 @@
+"""Selects with every method, trains on what each selected, evaluates, compares.
+
+Only `less-select` selects, trains and evaluates; this script says what, and gathers.
+"""
+
+import argparse
+import json
+import subprocess
+from pathlib import Path
+
+import contenders
+import samples
+import tables
+
+# Three passes over a subset of rows of average length.
+N_TOKENS = 42_000
+SEEDS = 3
+
+
+class Program:
+    """`less-select`, with settings that go to every call."""
+
+    def __init__(self, path, more):
+        self.path, self.more = path, more
+
+    def __call__(self, *args):
+        command = [str(arg) for arg in (self.path, *args, *self.more)]
+        print("$", " ".join(command), flush=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+        if done.returncode:
+            raise SystemExit(f"`less-select` ended with {done.returncode}")
+        return done.stdout
+
+
+class Experiment:
+    def __init__(self, program, data, work, model):
+        self.program, self.data, self.work, self.model = program, data, work, model
+
+    def settings(self, pool, targets):
+        paths = [f"{name}={self.data / 'target' / name}.jsonl" for name in targets]
+        return [
+            *("--model", self.model, "--pool", self.work / "pools" / pool),
+            *(f"--target={path}" for path in paths),
+            *("--store-dtype", "f16", "--gradient-store", self.work / "gradients" / pool),
+        ]
+
+    def gradients(self, pool):
+        """One warm-up and one gradient pass for all directions and targets."""
+        settings = self.settings(pool, samples.TARGETS.values())
+        kinds = ["--gradient", ",".join(contenders.KINDS)]
+        for stage in ("ingest", "warmup", "gradients"):
+            self.program(stage, "--run", self.work / "base" / pool, *settings, *kinds)
+
+    def select(self, pool, name, targets, run):
+        """A run of a contender."""
+        settings = self.settings(pool, targets)
+        if contenders.takes_gradients(name):
+            settings += ["--checkpoints", self.work / "base" / pool / "checkpoints"]
+        flags = ["--budget", "5%", "--subset-per-target", *contenders.CONTENDERS[name]]
+        self.program("--quiet", "--run", run, *settings, *flags)
+
+    def subsets(self, pool, name):
+        """A contender's subset for each target alone, by the target's name."""
+        # Other selectors of a method go by its one forward pass.
+        folder = name if contenders.takes_gradients(name) else name.split(".")[0]
+        run = self.work / "runs" / pool / folder
+        self.select(pool, name, samples.TARGETS.values(), run)
+        found = json.loads((run / "selection.json").read_text())["by_target"]
+        return {target: run / folder for target, folder in found.items()}
+
+    def verify(self, pool, names, n_seeds):
+        """Trains on subsets and evaluates each for its own target; what is trained is kept."""
+        subsets = {name: self.subsets(pool, name) for name in names if name != contenders.FIRST}
+        for eval_name, target in samples.TARGETS.items():
+            place = self.work / "trials" / f"{pool}-{eval_name}"
+            self.select(pool, contenders.FIRST, [target], place)
+            others = [f"{name}={found[target]}" for name, found in subsets.items()]
+            self.compare(place, pool, others, [eval_name], "random,base", n_seeds)
+
+    def verify_full(self, pool):
+        """The whole pool, in as many passes: once for all evaluations."""
+        place = self.work / "trials" / f"{pool}-full"
+        self.select(pool, contenders.FIRST, samples.TARGETS.values(), place)
+        self.compare(place, pool, ["--passes", 3, "--equal-passes"], samples.TARGETS, "full", 1)
+
+    def compare(self, place, pool, more, evals, against, n_seeds):
+        if "--passes" not in more:
+            more = [*more, "--tokens", N_TOKENS]
+        found = self.program(
+            *("verify", "--run", place, "--model", self.model, *more),
+            *(f"--eval={name}={self.work / 'eval' / name}.jsonl" for name in evals),
+            *("--against", against, "--seeds", n_seeds, "--json"),
+        )
+        n_contenders = len([other for other in more if "=" in str(other)])
+        out = self.work / "found" / f"{n_seeds}-{n_contenders}" / f"{place.name}.json"
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_bytes(found)
+
+
+def run(experiment, pools):
+    samples.draw(experiment.program, experiment.model, experiment.data, experiment.work)
+    for pool in pools:
+        experiment.gradients(pool)
+    # What there is at any time is a whole table: of the finalists, of all, with intervals.
+    for names, n_seeds in (
+        (contenders.FINALISTS, 1),
+        (contenders.CONTENDERS, 1),
+        (contenders.FINALISTS, SEEDS),
+    ):
+        for pool in pools:
+            experiment.verify(pool, names, n_seeds)
+    for pool in pools:
+        experiment.verify_full(pool)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data", type=Path)
+    parser.add_argument("work", type=Path)
+    parser.add_argument("--program", type=Path)
+    parser.add_argument("--model", default="SmolLM2-135M-Instruct")
+    parser.add_argument("--pools", nargs="+", default=["without", "with"], help="only these")
+    parser.add_argument("--table", action="store_true", help="only print what there is")
+    known, more = parser.parse_known_args()
+    work = known.work.resolve()
+    if not known.table:
+        program = Program(known.program, more)
+        run(Experiment(program, known.data.resolve(), work, known.model), known.pools)
+    print(tables.markdown(work / "found"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,64 @@
+"""Pools, targets and evaluations: short rows, drawn by their content."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pyarrow.parquet as parquet
+
+MAX_TOKENS = 192
+N_EVAL = 200
+
+# Rows of each source. The second pool has neither a row of GSM8K nor of TyDiQA.
+POOLS = {
+    "with": {
+        "gsm8k": 240,
+        "tydiqa": 240,
+        "t0_p3": 960,
+        "gpteacher_roleplay": 400,
+        "gpteacher_toolformer": 560,
+    },
+    "without": {"t0_p3": 1200, "gpteacher_roleplay": 500, "gpteacher_toolformer": 700},
+}
+# The target that an evaluation is selected for.
+TARGETS = {"gsm8k": "gsm8k", "tydiqa": "tydiqa", "bbh": "bbh_direct"}
+
+
+def data_files(folder):
+    """The files of a folder by name."""
+    return {path.stem: path for path in sorted(folder.iterdir()) if "json" in path.suffix}
+
+
+def draw(program, model, data, work):
+    """Writes the samples to `work`, unless they are there."""
+    if (work / "samples.done").exists():
+        return
+    rows = short_rows(program, model, data_files(data / "pool"), data, work / "all-pool")
+    for pool, quotas in POOLS.items():
+        for source, n_rows in quotas.items():
+            write(work / "pools" / pool / f"{source}.jsonl", rows[source][:n_rows])
+    rows = short_rows(program, model, data_files(data / "eval"), data, work / "all-eval")
+    for name in TARGETS:
+        write(work / "eval" / f"{name}.jsonl", rows[name][:N_EVAL])
+    (work / "samples.done").touch()
+
+
+def short_rows(program, model, files, data, run):
+    """Rows of at most MAX_TOKENS by source, in an order that their content decides."""
+    sources = [f"--pool={name}={path}" for name, path in files.items()]
+    target = f"--target={data / 'target' / 'gsm8k.jsonl'}"
+    program("ingest", "--run", run, "--model", model, *sources, target)
+    columns = ["id", "source", "n_tokens", "truncated", "messages"]
+    rows = parquet.read_table(run / "pool" / "pool.parquet", columns=columns).to_pylist()
+    rows = [row for row in rows if row["n_tokens"] <= MAX_TOKENS and not row["truncated"]]
+    rows.sort(key=lambda row: hashlib.sha256(row["id"].encode()).hexdigest())
+    found = {name: [] for name in files}
+    for row in rows:
+        found[row["source"]].append({"messages": row["messages"]})
+    return found
+
+
+def write(path, rows):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    path.write_text("".join(lines), encoding="utf-8")
