@@ -301,6 +301,7 @@ impl HasExitCode for InfluenceError {
             Self::NoTarget { .. }
             | Self::NoTargetAtAll
             | Self::UnusableSubtask { .. }
+            | Self::NotPreconditioned { .. }
             | Self::Weights(_) => ExitCode::BadData as u8,
             Self::Threads(_) => ExitCode::Temporary as u8,
             Self::Interrupted => interrupt::exit_code() as u8,

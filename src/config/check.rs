@@ -9,6 +9,7 @@ use super::layers::{self, Layer, Origin};
 use super::{Config, ConfigError, RawConfig, location};
 use crate::checkpoint::LoraSettings;
 use crate::compute::{ComputeSettings, Device};
+use crate::influence::precondition::Precondition;
 use crate::method::Method;
 use crate::pool::{
     COLUMN_ROLES, EncodingSettings, IngestSettings, LossTurns, Source, TemplateSource,
@@ -77,6 +78,7 @@ impl Settings<'_> {
                 self.raw.aggregation.as_ref(),
                 "mean-of-cosines, cosine-of-mean",
             )?,
+            precondition: self.precondition()?,
             budget: self.budget()?,
             selection: self.selection()?,
             schema: self.one_of(
@@ -230,6 +232,18 @@ impl Settings<'_> {
             return Err(self.invalid("cascade", message));
         }
         self.share("cascade", self.raw.cascade.as_ref(), false).map(Some)
+    }
+
+    /// The second moment is that of one kind of gradient.
+    fn precondition(&self) -> Result<Precondition, ConfigError> {
+        let name = "precondition";
+        let precondition = self.one_of(name, self.raw.precondition.as_ref(), "none or pool")?;
+        let n_gradients = self.raw.gradient.as_ref().map_or(1, Vec::len);
+        if precondition != Precondition::None && n_gradients > 1 {
+            let message = "it goes with one `--gradient`, not with several".to_owned();
+            return Err(self.invalid(name, message));
+        }
+        Ok(precondition)
     }
 
     fn projection(&self) -> Result<ProjectionSettings, ConfigError> {

@@ -22,6 +22,7 @@ use crate::compute::{ComputeSettings, Device};
 use crate::first_pass::FirstPass;
 use crate::gradient::direction::GradientKind;
 use crate::influence::Aggregation;
+use crate::influence::precondition::Precondition;
 use crate::method::Method;
 use crate::pool::{IngestSettings, TemplateSource};
 use crate::projection::ProjectionSettings;
@@ -67,6 +68,8 @@ pub struct Config {
     pub shard_rows: NonZeroUsize,
     /// How a subtask's examples are joined, at least one; the first one ranks.
     pub aggregations: Vec<Aggregation>,
+    /// What target rows are multiplied by.
+    pub precondition: Precondition,
     /// How much to keep.
     pub budget: Budget,
     /// Which rows to keep.

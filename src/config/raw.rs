@@ -457,6 +457,18 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aggregation: Option<Vec<String>>,
 
+    /// What target rows are multiplied by: none, or pool (the inverse second moment of
+    /// the pool's rows)
+    #[arg(
+        long,
+        global = true,
+        env = "LESS_SELECT_PRECONDITION",
+        hide_env = true,
+        help_heading = "Gradients"
+    )]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub precondition: Option<String>,
+
     /// auto, cpu or cuda:N; several, such as `cuda:0,cuda:1`, get a worker each
     #[arg(
         long,

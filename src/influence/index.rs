@@ -98,17 +98,24 @@ impl TargetIndex {
                 n_flagged: subtask.n_flagged,
             });
         }
-        let mean = |weights: &[f32]| subtask_means(&rows, weights, &subtasks);
-        let mean_of_cosines = mean(&vec![1.0; norms.len()]).mapv(|sum| sum as f32);
-        let cosine_of_mean = unit_rows(&mean(&norms));
-        Ok(Self {
+        let cosine_of_mean = unit_rows(&subtask_means(&rows, &norms, &subtasks));
+        let mut index = Self {
             store: store.header().clone(),
             fingerprint: store.fingerprint(),
+            mean_of_cosines: Array2::zeros(cosine_of_mean.dim()),
             subtasks,
             rows,
-            mean_of_cosines,
             cosine_of_mean,
-        })
+        };
+        index.average_rows();
+        Ok(index)
+    }
+
+    /// Makes the centroids for [`Aggregation::MeanOfCosines`] of the rows.
+    pub(super) fn average_rows(&mut self) {
+        let weights = vec![1.0; self.rows.ids.len()];
+        let means = subtask_means(&self.rows, &weights, &self.subtasks);
+        self.mean_of_cosines = means.mapv(|sum| sum as f32);
     }
 
     /// The centroids, `[n_subtasks × proj_dim]`, f32.

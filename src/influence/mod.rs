@@ -17,6 +17,7 @@ pub mod example_scores;
 pub mod example_scores_file;
 pub mod index;
 pub mod index_file;
+pub mod precondition;
 pub mod score;
 pub mod scores;
 pub mod scores_file;
@@ -113,6 +114,12 @@ pub enum InfluenceError {
         checkpoint: String,
         /// The first checkpoint.
         first: String,
+    },
+    /// Conjugate gradients did not come to an end.
+    #[error("the pool's second moment at `{checkpoint}` could not be inverted")]
+    NotPreconditioned {
+        /// The checkpoint.
+        checkpoint: String,
     },
     /// No checkpoint, or learning rates that are no weights.
     #[error("learning rates {0:?} give the checkpoints no weights")]

@@ -8,6 +8,7 @@ use crate::diagnostics::{Diagnostics, Sample};
 use crate::influence::InfluenceError;
 use crate::influence::example_scores::ExampleScores;
 use crate::influence::index::TargetIndex;
+use crate::influence::precondition::Precondition;
 use crate::influence::score::ScoredCheckpoint;
 use crate::influence::scores::ScoreTable;
 use crate::projection::ProjectionKind;
@@ -32,6 +33,8 @@ impl Run<'_> {
         }
         if self.config.method.takes_gradients()
             && self.config.projection.kind != ProjectionKind::None
+            // Whose halves would each have a second moment of their own.
+            && self.config.precondition == Precondition::None
         {
             found.sketch = Some(self.sketch_halves(scores, &sample)?);
         }

@@ -224,6 +224,7 @@ fn settings_of(stage: Stage, config: &Config) -> Value {
         store_dtype,
         shard_rows,
         aggregations,
+        precondition,
         budget,
         selection,
         schema,
@@ -259,7 +260,10 @@ fn settings_of(stage: Stage, config: &Config) -> Value {
         }),
         Stage::Index => json!({}),
         Stage::Score if method.takes_gradients() => {
-            json!({ "method": method, "gradient": gradients, "aggregation": aggregations })
+            json!({
+                "method": method, "gradient": gradients, "aggregation": aggregations,
+                "precondition": precondition,
+            })
         }
         Stage::Score if method.is_drawn() => json!({ "method": method, "seed": seed }),
         Stage::Score => json!({ "method": method }),

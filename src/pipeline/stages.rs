@@ -20,6 +20,7 @@ use crate::fs::remove_unfinished;
 use crate::gradient::collect::ExampleSource;
 use crate::gradient::shard_plan::Part;
 use crate::influence::index::TargetIndex;
+use crate::influence::precondition::{Precondition, by_pool};
 use crate::influence::score::{ScoreSettings, ScoredCheckpoint, ScoredExamples, score_examples};
 use crate::influence::scores::ScoreTable;
 use crate::pool::ingest;
@@ -137,6 +138,16 @@ fn score_pool(run: &Run<'_>) -> Result<Output, PipelineError> {
         let store = GradientStore::open(&run.dir.store(checkpoint.label(), Split::Pool))?;
         sides.push((store, TargetIndex::open(&run.dir.index(), checkpoint.label())?));
     }
+    let kept = match run.config.cascade {
+        Some(share) => Some(KeptRows::new(&pool, run.similarities()?.kept(share))),
+        None => None,
+    };
+    let rows = kept.as_ref().map_or_else(|| pool.rows(), KeptRows::rows);
+    if config.precondition == Precondition::Pool {
+        for (store, index) in &mut sides {
+            *index = by_pool(index, store, rows, config.gradients[0], run.observer)?;
+        }
+    }
     let scored: Vec<_> = checkpoints
         .iter()
         .zip(&sides)
@@ -151,11 +162,6 @@ fn score_pool(run: &Run<'_>) -> Result<Output, PipelineError> {
         aggregations: &config.aggregations,
         threads: config.compute.threads,
     };
-    let kept = match run.config.cascade {
-        Some(share) => Some(KeptRows::new(&pool, run.similarities()?.kept(share))),
-        None => None,
-    };
-    let rows = kept.as_ref().map_or_else(|| pool.rows(), KeptRows::rows);
     let dir = run.dir.cosines();
     let ScoredExamples { tables, cosines } =
         score_examples(&scored, rows, pool.rows(), &dir, settings, run.observer)?;

@@ -30,10 +30,10 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
 /// Standard normal numbers, by Box and Muller.
-struct Normal(ChaCha8Rng);
+pub(crate) struct Normal(ChaCha8Rng);
 
 impl Normal {
-    fn new(purpose: &str) -> Self {
+    pub(crate) fn new(purpose: &str) -> Self {
         Self(Seed(7).stream(&[purpose]))
     }
 
@@ -42,7 +42,7 @@ impl Normal {
         (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos()
     }
 
-    fn rows(&mut self, n: usize, length: usize) -> Vec<Vec<f64>> {
+    pub(crate) fn rows(&mut self, n: usize, length: usize) -> Vec<Vec<f64>> {
         (0..n).map(|_| (0..length).map(|_| self.next()).collect()).collect()
     }
 }
@@ -209,12 +209,13 @@ fn where_there_is_no_choice_there_is_nothing_to_say() {
     assert_eq!(Sample::of(&table([]), &[]), None);
 }
 
-/// Writes `rows` as unit rows of `kind`; several shards.
-fn store(
+/// Writes `rows` as unit rows of `kind`.
+pub(crate) fn store(
     dir: &Path,
     split: Split,
     kind: GradientKind,
     dtype: StoreDtype,
+    shard_rows: usize,
     rows: &[Vec<f64>],
 ) -> GradientStore {
     let header = StoreHeader {
@@ -229,7 +230,7 @@ fn store(
         split,
     };
     let ids: Vec<usize> = (0..rows.len()).collect();
-    let shards = ids.chunks(100).map(|ids| {
+    let shards = ids.chunks(shard_rows).map(|ids| {
         let unit = ids.iter().flat_map(|id| {
             let norm = rows[*id].iter().map(|x| x * x).sum::<f64>().sqrt();
             rows[*id].iter().map(move |x| (x / norm) as f32)
@@ -245,7 +246,7 @@ fn store(
     GradientStore::write(dir, &header, shards).unwrap()
 }
 
-fn heads(subtasks: &[&str]) -> Vec<TableRow> {
+pub(crate) fn heads(subtasks: &[&str]) -> Vec<TableRow> {
     let head = |(n, subtask): (usize, &&str)| TableRow {
         id: id(n),
         source: (*subtask).to_owned(),
@@ -266,9 +267,9 @@ fn halves_of(
     aggregation: Aggregation,
 ) -> (SketchHalves, ScoreTable) {
     let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
-    let pool_store = store(dirs[0].path(), Split::Pool, GradientKind::AdamV, dtype, pool);
-    let target_store =
-        store(dirs[1].path(), Split::Target, GradientKind::Sgd, StoreDtype::F32, target);
+    let kinds = [GradientKind::AdamV, GradientKind::Sgd];
+    let pool_store = store(dirs[0].path(), Split::Pool, kinds[0], dtype, 100, pool);
+    let target_store = store(dirs[1].path(), Split::Target, kinds[1], StoreDtype::F32, 100, target);
     let index = TargetIndex::build(&target_store, &heads(subtasks)).unwrap();
     let checkpoints = [ScoredCheckpoint { pool: &pool_store, index: &index, learning_rate: 1.0 }];
     let settings = ScoreSettings {
@@ -302,7 +303,7 @@ fn slow_overlap(a: &[usize], b: &[usize]) -> f64 {
 }
 
 /// Rows scaled to length one.
-fn unit(rows: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
+pub(crate) fn unit(rows: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
     let unit = |row: Vec<f64>| {
         let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
         row.into_iter().map(|x| x / norm).collect()

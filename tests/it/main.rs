@@ -55,6 +55,7 @@ mod parity_scores;
 // The whole program on a model of a few hundred kilobytes.
 #[cfg(feature = "torch")]
 mod pipeline;
+mod precondition;
 mod projection;
 mod published;
 mod quantized;

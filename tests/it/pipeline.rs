@@ -32,6 +32,24 @@ fn one_command_makes_a_subset_and_says_where_it_is() {
 }
 
 #[test]
+fn preconditioning_costs_scores_and_no_gradient() {
+    let run = TestRun::new(24);
+    assert_eq!(run.run(&[]).code, 0);
+    let before = ["gradients", "index", "cosines"].map(|dir| run.checksums(dir));
+    let said = run.run(&["--precondition", "pool"]);
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let after = ["gradients", "index", "cosines"].map(|dir| run.checksums(dir));
+    assert_eq!((&after[0], &after[1]), (&before[0], &before[1]));
+    assert_ne!(after[2], before[2]);
+    assert_eq!(said.stderr.matches("unchanged").count(), 4, "{}", said.stderr);
+    assert_eq!(run.say(&["fsck"]).code, 0);
+
+    let several = run.run(&["--precondition", "pool", "--gradient", "adam-v,sgd"]);
+    assert_eq!(several.code, 2, "{}", several.stderr);
+    assert!(several.stderr.contains("it goes with one `--gradient`"), "{}", several.stderr);
+}
+
+#[test]
 fn the_same_command_again_does_nothing() {
     let run = TestRun::new(12);
     assert_eq!(run.run(&[]).code, 0);
