@@ -100,12 +100,16 @@ class Browser:
                 return answer["result"]
             self.events.append(answer)
 
-    def open(self, url):
-        """Loads a page; returns the milliseconds that took."""
+    def load(self, url):
         self.events.clear()
         self.send("Page.navigate", url=url)
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self.receive())
+
+    def open(self, url):
+        """Loads a page; returns the milliseconds that took."""
+        self.load(url)
+        # What a script asks for may come late.
         time.sleep(0.1)
         return self.ask("performance.getEntriesByType('navigation')[0].loadEventEnd")
 
@@ -212,8 +216,7 @@ def paper(browser, url, out):
 
 def without_script(browser, url):
     browser.send("Emulation.setScriptExecutionDisabled", value=True)
-    browser.send("Page.navigate", url=url)
-    time.sleep(0.5)
+    browser.load(url)
     browser.send("Emulation.setScriptExecutionDisabled", value=False)
     if not browser.ask("document.querySelector('#static .rows li')?.checkVisibility()"):
         yield "shows no examples without its script"

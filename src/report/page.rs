@@ -127,6 +127,12 @@ fn add_charts(environment: &mut Environment<'_>) {
         kwargs.assert_all_used()?;
         Ok(Value::from_safe_string(bar))
     });
+    environment.add_function("overlap", |kwargs: Kwargs| -> Result<Value, Error> {
+        let (low, mean, high) = (kwargs.get("low")?, kwargs.get("mean")?, kwargs.get("high")?);
+        let svg = chart::overlap(low, mean, high, kwargs.get("chance")?);
+        kwargs.assert_all_used()?;
+        Ok(Value::from_safe_string(svg))
+    });
     environment.add_function("heat", |kwargs: Kwargs| -> Result<Value, Error> {
         let cell = heat::cell(
             kwargs.get("n_ranked")?,

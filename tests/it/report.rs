@@ -354,7 +354,7 @@ fn pages_to_look_at_are_written() {
         assert!(dir.join("report.html").is_file());
     };
     let pool = ScoredPool::new(400);
-    write_as("plain", &summary(&pool, &pool.top("5%"), facts()));
+    write_as("plain", &summary_of(400, &pool, &pool.top("5%"), facts(), Some(diagnostics())));
     let large = ScoredPool::new(20_000);
     write_as("large", &quoting(10_000, &large, &large.top("40%"), facts()));
     let crowded = crowded();

@@ -36,6 +36,23 @@ pub(super) fn bar(value: f64, largest: f64) -> String {
     )
 }
 
+/// Overlaps on a scale from none to all: a line from `low` to `high`, a dot at `mean`, and
+/// a mark at what `chance` gives.
+pub(super) fn overlap(low: f64, mean: Option<f64>, high: f64, chance: f64) -> String {
+    let dot = mean.map_or_else(String::new, |mean| {
+        format!("<circle class=\"subset-fill\" cx=\"{:.2}%\" cy=\"9\" r=\"4\"/>", 100.0 * mean)
+    });
+    format!(
+        "<svg class=\"overlap\" aria-hidden=\"true\" width=\"100%\" height=\"18\">\
+         <line class=\"grid\" x1=\"0\" x2=\"100%\" y1=\"9\" y2=\"9\"/>\
+         <line class=\"chance\" x1=\"{chance:.2}%\" x2=\"{chance:.2}%\" y1=\"2\" y2=\"16\"/>\
+         <line class=\"range\" x1=\"{:.2}%\" x2=\"{:.2}%\" y1=\"9\" y2=\"9\"/>{dot}</svg>",
+        100.0 * low,
+        100.0 * high,
+        chance = 100.0 * chance,
+    )
+}
+
 fn width(value: f64, largest: f64) -> f64 {
     100.0 * value / largest.max(f64::MIN_POSITIVE)
 }
@@ -43,6 +60,14 @@ fn width(value: f64, largest: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn overlaps_stand_between_none_and_all() {
+        let svg = overlap(0.25, Some(0.5), 0.75, 0.05);
+        assert!(svg.contains("class=\"range\" x1=\"25.00%\" x2=\"75.00%\""), "{svg}");
+        assert!(svg.contains("cx=\"50.00%\"") && svg.contains("x1=\"5.00%\""), "{svg}");
+        assert!(!overlap(0.2, None, 0.3, 0.05).contains("circle"));
+    }
 
     #[test]
     fn bars_are_as_long_as_their_part_of_the_largest() {
