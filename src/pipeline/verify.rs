@@ -258,8 +258,13 @@ impl Run<'_> {
     /// The outcomes of all trials, after those that are missing were done.
     pub(super) fn outcomes(&self, plan: &Plan) -> Result<Vec<Outcome>, PipelineError> {
         self.do_trials(plan)?;
-        let found = plan.trials.iter().map(|trial| Outcome::read(&trial.outcome));
-        Ok(found.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+        let mut found = Vec::new();
+        for trial in &plan.trials {
+            // It may have been done for another contender of the same rows.
+            let named = |found| Outcome { contender: trial.contender.clone(), ..found };
+            found.extend(Outcome::read(&trial.outcome)?.map(named));
+        }
+        Ok(found)
     }
 
     /// By outcome and example, how many words of the wanted answer the model's own has.

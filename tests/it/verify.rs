@@ -75,6 +75,16 @@ fn trials_are_kept_and_a_lost_one_comes_out_the_same() {
     // Another contender costs its own trials.
     let more = run.run(&[&VERIFY[..], &["--against", "random,base,full,length"]].concat());
     assert!(more.stderr.contains("9 trials, 5 of them done"), "{}", more.stderr);
+    // The same rows under another name are not trained on again, and stand for themselves.
+    run.write("all.jsonl", &(0..24).map(|row| pool_row(row) + "\n").collect::<String>());
+    let args = ["--against", "full,base", "same=all.jsonl", "--json"];
+    let same: Value =
+        serde_json::from_str(&run.run(&[&VERIFY[..], &args].concat()).stdout).unwrap();
+    for standing in same[0]["standings"].as_array().unwrap() {
+        let n_trials = if standing["contender"] == "base" { 1 } else { 2 };
+        assert_eq!(standing["n-trials"], n_trials, "{same}");
+    }
+    assert_eq!(same[0]["standings"].as_array().unwrap().len(), 4);
     let longest = trials(&run).into_iter().find(|(_, outcome)| outcome["contender"] == "length");
     assert_eq!(longest.unwrap().1["n-rows"], 6);
 }
