@@ -157,7 +157,8 @@ fn ratios(_: &mut Criterion) {
             black_box(read(&maps));
         };
         let scores = indices.each_ref().map(|index| {
-            let checkpoint = ScoredCheckpoint { pool: &store, index, learning_rate: 1.0 };
+            let checkpoint =
+                ScoredCheckpoint { pool: &store, index, lengths: None, learning_rate: 1.0 };
             let pool = &pool;
             move || drop(black_box(score(&[checkpoint], pool, SETTINGS, &Silent)))
         });

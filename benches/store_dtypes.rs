@@ -115,7 +115,7 @@ fn columns(scores: &ScoreTable) -> Vec<Vec<f64>> {
 
 /// By kind.
 fn scores(pool: &GradientStore, table: &[TableRow], target: &TargetIndex) -> Vec<Vec<Vec<f64>>> {
-    let checkpoint = ScoredCheckpoint { pool, index: target, learning_rate: 1.0 };
+    let checkpoint = ScoredCheckpoint { pool, index: target, lengths: None, learning_rate: 1.0 };
     let settings = ScoreSettings {
         kinds: &pool.header().kinds,
         aggregations: &[Aggregation::MeanOfCosines],

@@ -302,7 +302,10 @@ impl HasExitCode for InfluenceError {
             | Self::NoTargetAtAll
             | Self::UnusableSubtask { .. }
             | Self::NotPreconditioned { .. }
+            | Self::TooLong { .. }
             | Self::Weights(_) => ExitCode::BadData as u8,
+            #[cfg(feature = "linalg")]
+            Self::NotDecomposed { .. } => ExitCode::BadData as u8,
             Self::Threads(_) => ExitCode::Temporary as u8,
             Self::Interrupted => interrupt::exit_code() as u8,
         }

@@ -234,13 +234,21 @@ impl Settings<'_> {
         self.share("cascade", self.raw.cascade.as_ref(), false).map(Some)
     }
 
-    /// The second moment is that of one kind of gradient.
+    /// What it is made from is that of one kind of gradient.
     fn precondition(&self) -> Result<Precondition, ConfigError> {
         let name = "precondition";
-        let precondition = self.one_of(name, self.raw.precondition.as_ref(), "none or pool")?;
+        let wanted = "none, pool, whiten or target";
+        let precondition: Precondition =
+            self.one_of(name, self.raw.precondition.as_ref(), wanted)?;
         let n_gradients = self.raw.gradient.as_ref().map_or(1, Vec::len);
         if precondition != Precondition::None && n_gradients > 1 {
             let message = "it goes with one `--gradient`, not with several".to_owned();
+            return Err(self.invalid(name, message));
+        }
+        if !precondition.is_built_in() {
+            let message = "`whiten` and `target` take a program that is built with `--features \
+                           linalg`; `pool` does without"
+                .to_owned();
             return Err(self.invalid(name, message));
         }
         Ok(precondition)

@@ -31,7 +31,7 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
 
-    /// Order in which rows are taken: top, round-robin, knn, knn-kde or mmr
+    /// Order in which rows are taken: auto, top, round-robin, knn, knn-kde or mmr
     #[arg(long, global = true, env = "LESS_SELECT_SELECTOR", hide_env = true)]
     #[arg(help_heading = "Selection")]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -457,8 +457,9 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub aggregation: Option<Vec<String>>,
 
-    /// What target rows are multiplied by: none, or pool (the inverse second moment of
-    /// the pool's rows)
+    /// Which inner product compares gradients: none (the plain one), pool or whiten (by the
+    /// inverse second moment of the pool's rows), or target (in the subspace of the
+    /// target's rows)
     #[arg(
         long,
         global = true,

@@ -101,7 +101,7 @@ impl<'a> Side<'a> {
         sample: &Sample,
         kind: GradientKind,
     ) -> Result<Self, InfluenceError> {
-        let ScoredCheckpoint { pool, index, learning_rate } = *checkpoint;
+        let ScoredCheckpoint { pool, index, learning_rate, .. } = *checkpoint;
         let ids = sample.positions.iter().map(|position| scores.rows[*position].id);
         let places = pool.places(ids).map_err(|id| InfluenceError::NoGradient {
             id,

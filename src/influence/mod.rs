@@ -121,6 +121,26 @@ pub enum InfluenceError {
         /// The checkpoint.
         checkpoint: String,
     },
+    /// A matrix could not be factorized.
+    #[cfg(feature = "linalg")]
+    #[error("the gradients at `{checkpoint}` could not be decomposed")]
+    NotDecomposed {
+        /// The checkpoint.
+        checkpoint: String,
+        /// Why.
+        source: ndarray_linalg::error::LinalgError,
+    },
+    /// Rows are too long for the square of their length to be in memory.
+    #[error(
+        "rows of {n_dims} coordinates are too long for `whiten`, which squares that: at most \
+         {most}; `pool` does without"
+    )]
+    TooLong {
+        /// Coordinates of a row.
+        n_dims: usize,
+        /// Most coordinates.
+        most: usize,
+    },
     /// No checkpoint, or learning rates that are no weights.
     #[error("learning rates {0:?} give the checkpoints no weights")]
     Weights(Vec<f64>),

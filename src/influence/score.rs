@@ -25,6 +25,10 @@ pub struct ScoredCheckpoint<'a> {
     pub pool: &'a GradientStore,
     /// The target's side.
     pub index: &'a TargetIndex,
+    /// What inner products are divided by, for every row of the table, as
+    /// [`Precondition`](super::precondition::Precondition) finds it for the first kind
+    /// of gradient; where it is zero they are zero. `None` is one everywhere.
+    pub lengths: Option<&'a [f64]>,
     /// The mean learning rate of the checkpoint's epoch. Only its share of the
     /// sum over checkpoints matters.
     pub learning_rate: f64,
@@ -173,7 +177,7 @@ impl<'a> Work<'a> {
         weight: f64,
         targets: Option<&TargetExamples>,
     ) -> Result<Pass<'a>, InfluenceError> {
-        let ScoredCheckpoint { pool, index, .. } = *checkpoint;
+        let ScoredCheckpoint { pool, index, lengths, .. } = *checkpoint;
         let centroids = centroids(index, self.settings.aggregations);
         let examples = targets.map_or_else(Vec::new, |targets| targets.rows_in(index));
         let unit = index.rows.unit.view();
@@ -184,6 +188,7 @@ impl<'a> Work<'a> {
             pool,
             weight,
             places: places(pool, self.table)?,
+            lengths,
             first: Queries::new(centroids.iter().copied().chain(examples)),
             others: Queries::new(centroids.iter().copied()),
         })
@@ -225,6 +230,8 @@ pub(super) struct Pass<'a> {
     pub(super) weight: f64,
     /// Where the rows of the table are.
     pub(super) places: Vec<RowPlace>,
+    /// Their lengths.
+    pub(super) lengths: Option<&'a [f64]>,
     /// Queries of the first kind: the centroids, and then the target examples.
     pub(super) first: Queries,
     /// Queries of the others: the centroids.

@@ -70,7 +70,7 @@ impl<'a> Sums<'a> {
         blocks.for_each(|(block, (influence, cosines))| {
             let start = rows.start + block * BLOCK_ROWS;
             let own = start..start + influence.len() / n_columns;
-            add_influence(pass, &pass.places[own.clone()], kinds, influence, cosines);
+            add_influence(pass, own.clone(), kinds, influence, cosines);
             let rows = self.flags[own].iter().zip(cosines.chunks_mut(n_examples.max(1)));
             for (_, cosines) in rows.filter(|(flag, _)| flag.is_some()) {
                 cosines.fill(f32::NAN);
@@ -123,13 +123,13 @@ impl<'a> Sums<'a> {
     }
 }
 
-/// Adds the weighted influence of the rows at `places` to `influence`,
+/// Adds the weighted influence of some rows of the table to `influence`,
 /// `[n × kinds × centroids]`, and writes the cosines of the first kind with
 /// single examples to `cosines`, `[n × examples]`. Rows that stand together in a
 /// shard are multiplied together.
 fn add_influence(
     pass: &Pass<'_>,
-    places: &[RowPlace],
+    own: Range<usize>,
     kinds: &[GradientKind],
     influence: &mut [f64],
     cosines: &mut [f32],
@@ -139,14 +139,17 @@ fn add_influence(
     let n_columns = kinds.len() * n_centroids;
     let stand_together = |a: &RowPlace, b: &RowPlace| a.shard == b.shard && a.row + 1 == b.row;
     let mut done = 0;
-    for run in places.chunk_by(stand_together) {
+    for run in pass.places[own.clone()].chunk_by(stand_together) {
         let shard = &pass.pool.shards()[run[0].shard];
         let rows = run[0].row..run[0].row + run.len();
         let influence = &mut influence[done * n_columns..][..run.len() * n_columns];
         for (kind_idx, kind) in kinds.iter().enumerate() {
             let queries = if kind_idx == 0 { &pass.first } else { &pass.others };
             let columns = shard.kind(*kind).expect("the store was asked for it");
-            let products = columns.unit.inner_products(rows.clone(), queries);
+            let mut products = columns.unit.inner_products(rows.clone(), queries);
+            if let Some(lengths) = pass.lengths.filter(|_| kind_idx == 0) {
+                divide(&mut products, &lengths[own.start + done..][..run.len()]);
+            }
             let products = products.chunks_exact(queries.len());
             for (sums, products) in influence.chunks_exact_mut(n_columns).zip(products.clone()) {
                 for (sum, product) in
@@ -165,5 +168,16 @@ fn add_influence(
             }
         }
         done += run.len();
+    }
+}
+
+/// Divides every row of `products`, as many as there are lengths, by its length; rows
+/// of length zero become zeros.
+fn divide(products: &mut [f64], lengths: &[f64]) {
+    let n_queries = products.len() / lengths.len();
+    for (products, length) in products.chunks_exact_mut(n_queries).zip(lengths) {
+        for product in products {
+            *product = if *length > 0.0 { *product / length } else { 0.0 };
+        }
     }
 }

@@ -58,6 +58,7 @@ impl Run<'_> {
             .map(|(checkpoint, (pool, index))| ScoredCheckpoint {
                 pool,
                 index,
+                lengths: None,
                 learning_rate: checkpoint.learning_rate(),
             })
             .collect();

@@ -20,7 +20,6 @@ use crate::fs::remove_unfinished;
 use crate::gradient::collect::ExampleSource;
 use crate::gradient::shard_plan::Part;
 use crate::influence::index::TargetIndex;
-use crate::influence::precondition::{Precondition, by_pool};
 use crate::influence::score::{ScoreSettings, ScoredCheckpoint, ScoredExamples, score_examples};
 use crate::influence::scores::ScoreTable;
 use crate::pool::ingest;
@@ -133,27 +132,26 @@ fn score_pool(run: &Run<'_>) -> Result<Output, PipelineError> {
     let config = run.config;
     let pool = ExampleTable::open(&run.dir.table(Split::Pool))?;
     let checkpoints = run.checkpoints()?;
-    let mut sides = Vec::new();
-    for checkpoint in &checkpoints {
-        let store = GradientStore::open(&run.dir.store(checkpoint.label(), Split::Pool))?;
-        sides.push((store, TargetIndex::open(&run.dir.index(), checkpoint.label())?));
-    }
     let kept = match run.config.cascade {
         Some(share) => Some(KeptRows::new(&pool, run.similarities()?.kept(share))),
         None => None,
     };
     let rows = kept.as_ref().map_or_else(|| pool.rows(), KeptRows::rows);
-    if config.precondition == Precondition::Pool {
-        for (store, index) in &mut sides {
-            *index = by_pool(index, store, rows, config.gradients[0], run.observer)?;
-        }
+    let mut sides = Vec::new();
+    for checkpoint in &checkpoints {
+        let store = GradientStore::open(&run.dir.store(checkpoint.label(), Split::Pool))?;
+        let index = TargetIndex::open(&run.dir.index(), checkpoint.label())?;
+        let kind = config.gradients[0];
+        let target = config.precondition.apply(index, &store, rows, kind, run.observer)?;
+        sides.push((store, target));
     }
     let scored: Vec<_> = checkpoints
         .iter()
         .zip(&sides)
-        .map(|(checkpoint, (pool, index))| ScoredCheckpoint {
+        .map(|(checkpoint, (pool, target))| ScoredCheckpoint {
             pool,
-            index,
+            index: &target.index,
+            lengths: target.lengths.as_deref(),
             learning_rate: checkpoint.learning_rate(),
         })
         .collect();

@@ -271,7 +271,8 @@ fn halves_of(
     let pool_store = store(dirs[0].path(), Split::Pool, kinds[0], dtype, 100, pool);
     let target_store = store(dirs[1].path(), Split::Target, kinds[1], StoreDtype::F32, 100, target);
     let index = TargetIndex::build(&target_store, &heads(subtasks)).unwrap();
-    let checkpoints = [ScoredCheckpoint { pool: &pool_store, index: &index, learning_rate: 1.0 }];
+    let checkpoints =
+        [ScoredCheckpoint { pool: &pool_store, index: &index, lengths: None, learning_rate: 1.0 }];
     let settings = ScoreSettings {
         kinds: &[GradientKind::AdamV],
         aggregations: &[aggregation],

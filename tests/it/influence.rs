@@ -49,7 +49,12 @@ impl World {
         let sides = self.pools.iter().zip(&self.indices);
         sides
             .zip(LEARNING_RATES)
-            .map(|((pool, index), learning_rate)| ScoredCheckpoint { pool, index, learning_rate })
+            .map(|((pool, index), learning_rate)| ScoredCheckpoint {
+                pool,
+                index,
+                lengths: None,
+                learning_rate,
+            })
             .collect()
     }
 
@@ -351,7 +356,8 @@ fn gradients_that_do_not_belong_together_refuse_to_meet() {
     let world = World::new(&setup(ProjectionKind::Sjlt), &pool, &target, 2);
     let dense = World::new(&setup(ProjectionKind::Rademacher), &pool, &target, 1);
     let meet = |pool_store, index| {
-        let checkpoint = ScoredCheckpoint { pool: pool_store, index, learning_rate: 1.0 };
+        let checkpoint =
+            ScoredCheckpoint { pool: pool_store, index, lengths: None, learning_rate: 1.0 };
         message(score(&[checkpoint], &pool.rows, PLAIN, &Silent))
     };
     insta::assert_snapshot!(meet(&world.pools[0], &world.indices[1]), @"checkpoint is `epoch-1`, but `epoch-2` in the target's index");

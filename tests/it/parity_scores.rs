@@ -115,7 +115,12 @@ fn assert_scores(folder: &str, expected: &Goldens) {
     let scored: Vec<_> = sides
         .iter()
         .zip(rates)
-        .map(|((pool, index), learning_rate)| ScoredCheckpoint { pool, index, learning_rate })
+        .map(|((pool, index), learning_rate)| ScoredCheckpoint {
+            pool,
+            index,
+            lengths: None,
+            learning_rate,
+        })
         .collect();
     assert_eq!(expected.subtasks, ["a", "b"]);
     assert_eq!(sides[0].1.subtasks.len(), 2);

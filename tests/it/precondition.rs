@@ -1,11 +1,11 @@
-//! Target rows with what all of the pool has in common taken down.
+//! Inner products that weigh directions.
 
 use std::ops::Range;
 
 use less_select::gradient::direction::GradientKind;
 use less_select::influence::Aggregation;
 use less_select::influence::index::TargetIndex;
-use less_select::influence::precondition::by_pool;
+use less_select::influence::precondition::{Precondition, Preconditioned};
 use less_select::influence::score::{ScoreSettings, ScoredCheckpoint, score};
 use less_select::progress::Silent;
 use less_select::store::gradient_store::GradientStore;
@@ -33,9 +33,9 @@ impl Sides {
         Self { pool: pool_store, index, n_pool: pool.len(), _dirs: dirs }
     }
 
-    fn preconditioned(&self) -> TargetIndex {
+    fn preconditioned(&self, by: Precondition) -> Preconditioned {
         let table = heads(&vec!["pool"; self.n_pool]);
-        by_pool(&self.index, &self.pool, &table, GradientKind::AdamV, &Silent).unwrap()
+        by.apply(self.index.clone(), &self.pool, &table, GradientKind::AdamV, &Silent).unwrap()
     }
 
     /// The rows as they are stored.
@@ -48,19 +48,27 @@ impl Sides {
         self.pool.shards().iter().flat_map(rows).collect()
     }
 
-    /// Positions of the pool's rows, best first, on the better of the subtasks.
-    fn ranking(&self, index: &TargetIndex) -> Vec<usize> {
-        let checkpoints = [ScoredCheckpoint { pool: &self.pool, index, learning_rate: 1.0 }];
+    /// Every row of the pool's scores on both subtasks.
+    fn scores(&self, target: &Preconditioned, aggregation: Aggregation) -> Vec<Vec<f32>> {
+        let lengths = target.lengths.as_deref();
+        let (pool, index) = (&self.pool, &target.index);
+        let checkpoints = [ScoredCheckpoint { pool, index, lengths, learning_rate: 1.0 }];
         let settings = ScoreSettings {
             kinds: &[GradientKind::AdamV],
-            aggregations: &[Aggregation::MeanOfCosines],
+            aggregations: &[aggregation],
             threads: None,
         };
         let table = heads(&vec!["pool"; self.n_pool]);
         let scores = score(&checkpoints, &table, settings, &Silent).unwrap().remove(0);
+        scores.rows.into_iter().map(|row| row.by_subtask).collect()
+    }
+
+    /// Positions of the pool's rows, best first, on the better of the subtasks.
+    fn ranking(&self, target: &Preconditioned) -> Vec<usize> {
+        let scores = self.scores(target, Aggregation::MeanOfCosines);
+        let best = |row: usize| scores[row].iter().copied().fold(f32::MIN, f32::max);
         let mut order: Vec<usize> = (0..self.n_pool).collect();
-        let score = |row: usize| scores.rows[row].best().unwrap().1;
-        order.sort_by(|a, b| score(*b).total_cmp(&score(*a)));
+        order.sort_by(|a, b| best(*b).total_cmp(&best(*a)));
         order
     }
 }
@@ -69,17 +77,23 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// The whole matrix, and elimination with pivots.
-fn slow(rows: &[Vec<f64>], right: &[f64]) -> Vec<f64> {
-    let (n, d) = (rows.len(), right.len());
+/// The whole matrix R + λI of the pool's rows.
+fn moment(rows: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    let (n, d) = (rows.len(), rows[0].len());
     let trace = rows.iter().map(|row| dot(row, row)).sum::<f64>() / n as f64;
     let damping = 0.1 * trace / n.min(d) as f64;
     let entry = |i: usize, j: usize| {
         let mean = rows.iter().map(|row| row[i] * row[j]).sum::<f64>() / n as f64;
         if i == j { mean + damping } else { mean }
     };
-    let equation = |i: usize| (0..d).map(|j| entry(i, j)).chain([right[i]]).collect();
-    let mut matrix: Vec<Vec<f64>> = (0..d).map(equation).collect();
+    (0..d).map(|i| (0..d).map(|j| entry(i, j)).collect()).collect()
+}
+
+/// Elimination with pivots.
+fn solve(matrix: &[Vec<f64>], right: &[f64]) -> Vec<f64> {
+    let d = right.len();
+    let equation = |(row, right): (&Vec<f64>, &f64)| [&row[..], &[*right]].concat();
+    let mut matrix: Vec<Vec<f64>> = matrix.iter().zip(right).map(equation).collect();
     for at in 0..d {
         let size = |row: &usize| matrix[*row][at].abs();
         let pivot = (at..d).max_by(|a, b| size(a).total_cmp(&size(b))).unwrap();
@@ -90,7 +104,7 @@ fn slow(rows: &[Vec<f64>], right: &[f64]) -> Vec<f64> {
             row.iter_mut().zip(&pivot).for_each(|(value, pivot)| *value -= times * pivot);
         }
     }
-    unit(vec![(0..d).map(|at| matrix[at][d] / matrix[at][at]).collect()]).remove(0)
+    (0..d).map(|at| matrix[at][d] / matrix[at][at]).collect()
 }
 
 fn assert_near(found: &[f32], expected: &[f64]) {
@@ -118,9 +132,10 @@ fn rows_are_those_of_the_whole_matrix_inverted() {
             }
             let target = unit(normal.rows(5, 64));
             let sides = Sides::new(&pool, &target, 7, dtype);
-            let found = sides.preconditioned();
-            let stored = sides.stored();
-            let expected: Vec<_> = target.iter().map(|row| slow(&stored, row)).collect();
+            let found = sides.preconditioned(Precondition::Pool).index;
+            let moment = moment(&sides.stored());
+            let slow = |row: &[f64]| unit(vec![solve(&moment, row)]).remove(0);
+            let expected: Vec<_> = target.iter().map(|row| slow(row)).collect();
             for (found, expected) in found.rows.unit.rows().into_iter().zip(&expected) {
                 assert_near(found.to_slice().unwrap(), expected);
             }
@@ -130,7 +145,7 @@ fn rows_are_those_of_the_whole_matrix_inverted() {
                 let [means, of_mean] = [means, of_mean].map(|rows| rows.row(subtask).to_vec());
                 assert_near(&means, &mean(&expected, members.clone()));
                 let centroid = unit(vec![mean(&target, members)]).remove(0);
-                assert_near(&of_mean, &slow(&stored, &centroid));
+                assert_near(&of_mean, &slow(&centroid));
             }
         }
     }
@@ -154,25 +169,144 @@ fn what_all_rows_have_in_common_decides_nothing() {
         row.iter_mut().zip(parts).for_each(|(x, (c, s))| *x += 8.0 * c + 2.0 * s);
     }
     let sides = Sides::new(&pool, &target, 100, StoreDtype::I4);
-    let n_skilled = |index: &TargetIndex| {
-        let best = sides.ranking(index);
+    let n_skilled = |by: Precondition| {
+        let best = sides.ranking(&sides.preconditioned(by));
         best[..10].iter().filter(|row| row.is_multiple_of(40)).count()
     };
-    assert_eq!(n_skilled(&sides.index), 0);
-    assert_eq!(n_skilled(&sides.preconditioned()), 10);
+    assert_eq!(n_skilled(Precondition::None), 0);
+    assert_eq!(n_skilled(Precondition::Pool), 10);
+    #[cfg(feature = "linalg")]
+    assert_eq!(n_skilled(Precondition::Whiten), 10);
 }
 
 #[test]
 fn shards_and_threads_change_no_bit() {
     let mut normal = Normal::new("bits");
-    let (pool, target) = (normal.rows(700, 64), normal.rows(5, 64));
+    let (pool, target) = (normal.rows(700, 128), normal.rows(5, 128));
     let threads = |n| rayon::ThreadPoolBuilder::new().num_threads(n).build().unwrap();
-    let [one, other] = [(1, 700), (3, 90)].map(|(n_threads, shard_rows)| {
-        let sides = Sides::new(&pool, &target, shard_rows, StoreDtype::I4);
-        threads(n_threads).install(|| sides.preconditioned())
-    });
-    assert_eq!(one.rows.unit, other.rows.unit);
-    for aggregation in Aggregation::ALL {
-        assert_eq!(one.centroids(aggregation), other.centroids(aggregation));
+    for by in ALL.into_iter().filter(|by| by.is_built_in()) {
+        let [one, other] = [(1, 700), (3, 90)].map(|(n_threads, shard_rows)| {
+            let sides = Sides::new(&pool, &target, shard_rows, StoreDtype::I4);
+            threads(n_threads).install(|| sides.preconditioned(by))
+        });
+        assert_eq!(one.lengths, other.lengths);
+        assert_eq!(one.index.rows.unit, other.index.rows.unit);
+        for aggregation in Aggregation::ALL {
+            assert_eq!(one.index.centroids(aggregation), other.index.centroids(aggregation));
+        }
+    }
+}
+
+const ALL: [Precondition; 3] = [Precondition::Pool, Precondition::Whiten, Precondition::Target];
+
+/// Those that need LAPACK.
+#[cfg(feature = "linalg")]
+mod linalg {
+    use super::*;
+
+    /// Checks the scores of all rows against cosines by `form`, the inner product written
+    /// out.
+    fn assert_cosines(sides: &Sides, target: &[Vec<f64>], by: Precondition, form: &Form<'_>) {
+        let preconditioned = sides.preconditioned(by);
+        let cosine = |x: &[f64], q: &[f64]| form(x, q) / (form(x, x) * form(q, q)).sqrt();
+        for aggregation in Aggregation::ALL {
+            let found = sides.scores(&preconditioned, aggregation);
+            for (row, found) in sides.stored().iter().zip(found) {
+                for (found, members) in found.into_iter().zip([0..3, 3..5]) {
+                    let members = &target[members];
+                    let cosines = members.iter().map(|q| cosine(row, q));
+                    let expected = match aggregation {
+                        Aggregation::MeanOfCosines => cosines.sum::<f64>() / members.len() as f64,
+                        Aggregation::CosineOfMean => cosine(row, &mean(members, 0..members.len())),
+                    };
+                    approx::assert_abs_diff_eq!(f64::from(found), expected, epsilon = 1e-5);
+                }
+            }
+        }
+    }
+
+    fn axis(at: usize, dim: usize) -> Vec<f64> {
+        (0..dim).map(|other| f64::from(u8::from(other == at))).collect()
+    }
+
+    type Form<'a> = dyn Fn(&[f64], &[f64]) -> f64 + 'a;
+
+    #[test]
+    fn white_cosines_are_those_of_the_whole_matrix_inverted() {
+        let mut normal = Normal::new("whiten");
+        // Fewer rows than coordinates, and more; more coordinates than a stripe has.
+        for (n_pool, dim) in [(20, 64), (150, 64), (40, 128)] {
+            for dtype in [StoreDtype::F32, StoreDtype::I4] {
+                let pool = normal.rows(n_pool, dim);
+                let target = unit(normal.rows(5, dim));
+                let sides = Sides::new(&pool, &target, 7, dtype);
+                let moment = moment(&sides.stored());
+                // Symmetric, so that rows are columns.
+                let inverse: Vec<Vec<f64>> =
+                    (0..dim).map(|at| solve(&moment, &axis(at, dim))).collect();
+                let times = |q: &[f64]| inverse.iter().map(|row| dot(row, q)).collect::<Vec<_>>();
+                let form = |x: &[f64], q: &[f64]| dot(x, &times(q));
+                assert_cosines(&sides, &target, Precondition::Whiten, &form);
+            }
+        }
+    }
+
+    #[test]
+    fn cosines_in_the_targets_subspace_are_those_of_what_lies_along_its_rows() {
+        let mut normal = Normal::new("target");
+        let (pool, target) = (normal.rows(30, 64), unit(normal.rows(5, 64)));
+        let sides = Sides::new(&pool, &target, 7, StoreDtype::F32);
+        // By the normal equations: x ↦ Qᵀ(QQᵀ)⁻¹Qx.
+        let gram: Vec<Vec<f64>> =
+            target.iter().map(|a| target.iter().map(|b| dot(a, b)).collect()).collect();
+        let along = |x: &[f64]| target.iter().map(|q| dot(q, x)).collect::<Vec<_>>();
+        let form = |x: &[f64], q: &[f64]| dot(&along(x), &solve(&gram, &along(q)));
+        assert_cosines(&sides, &target, Precondition::Target, &form);
+    }
+
+    #[test]
+    fn a_twentieth_of_the_targets_energy_is_no_direction() {
+        let mut normal = Normal::new("energy");
+        let skill = unit(normal.rows(1, 64)).remove(0);
+        let mut target = unit(normal.rows(5, 64));
+        for row in &mut target {
+            row.iter_mut().zip(&skill).for_each(|(value, skill)| *value = skill + 0.1 * *value);
+        }
+        let sides = Sides::new(&normal.rows(30, 64), &unit(target), 7, StoreDtype::F32);
+        let found = sides.preconditioned(Precondition::Target);
+        // On a line every cosine is 1 or -1.
+        for score in sides.scores(&found, Aggregation::MeanOfCosines).concat() {
+            approx::assert_abs_diff_eq!(score.abs(), 1.0, epsilon = 1e-5);
+        }
+    }
+
+    #[test]
+    fn a_row_at_right_angles_to_the_target_scores_zero() {
+        let target: Vec<_> = (0..5).map(|at| axis(at, 64)).collect();
+        let sides = Sides::new(&[axis(0, 64), axis(9, 64)], &target, 7, StoreDtype::F32);
+        let found = sides.preconditioned(Precondition::Target);
+        let scores = sides.scores(&found, Aggregation::CosineOfMean);
+        assert_eq!(scores[1], [0.0, 0.0]);
+        approx::assert_abs_diff_eq!(f64::from(scores[0][0]), 1.0 / 3_f64.sqrt(), epsilon = 1e-5);
+    }
+
+    #[test]
+    fn whitening_says_which_rows_are_too_long() {
+        let pool = vec![vec![1.0; 1 << 15]];
+        let target = vec![vec![1.0; 1 << 15]; 5];
+        let sides = Sides::new(&pool, &target, 7, StoreDtype::I1);
+        let table = heads(&["pool"]);
+        let found = Precondition::Whiten.apply(
+            sides.index.clone(),
+            &sides.pool,
+            &table,
+            GradientKind::AdamV,
+            &Silent,
+        );
+        assert_eq!(
+            found.unwrap_err().to_string(),
+            "rows of 32768 coordinates are too long for `whiten`, which squares that: at most 16384; \
+             `pool` does without"
+        );
     }
 }

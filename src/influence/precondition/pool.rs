@@ -1,42 +1,31 @@
-//! Target rows with the directions that all of the pool has in common taken down.
+//! Target rows by the inverse of the pool's second moment.
 //!
-//! A cosine follows whatever makes gradients alike: a format, a length, a language
-//! that most of the pool shares. An influence function weighs a direction by the
-//! inverse of how much the pool moves along it. TRAK (Park et al., ICML 2023) and
-//! `TrackStar` (Chang et al., 2024) do so with the second moment of the projected
-//! gradients themselves. With the pool's n stored rows x of unit length at a
-//! checkpoint, d coordinates each, a target row q becomes
+//! An influence function weighs a direction by the inverse of how much the pool moves
+//! along it. TRAK (Park et al., ICML 2023) does so with the second moment of the
+//! projected gradients themselves. With the pool's n stored rows x at a checkpoint, d
+//! coordinates each, a target row q becomes
 //!
 //! ```text
-//! R  = Σ xxᵀ / n
-//! λ  = DAMPING · tr(R) / min(n, d)
 //! q' = (R + λI)⁻¹ q,  at unit length
 //! ```
 //!
-//! and the score is ⟨x, q'⟩, averaged as ever. The pool's rows stay as they are
-//! (`TrackStar` multiplies both sides by R^(−1/2)), so nothing is stored anew. λ is a
-//! part of the mean of those eigenvalues of R that can be above zero, and keeps
-//! directions that hardly any row has from deciding everything. `DataInf` (Kwon et al.,
-//! ICLR 2024) damps by a tenth of a mean, too.
+//! and the score is ⟨x, q'⟩, averaged as ever.
 //!
 //! R has d² entries, and no more than its products with vectors is needed: the
 //! equation is solved by conjugate gradients (Hestenes and Stiefel, 1952), which read
 //! the stored rows once a step and keep 4 vectors a target row in memory. A step
-//! costs about what [`score`](super::score) does with as many queries in f64; there
-//! are a few dozen of them. Sums are in f64 and in an order that depends on the
-//! table alone.
+//! costs about what [`score`](crate::influence::score) does with as many queries in
+//! f64; there are a few dozen of them. Sums are in f64 and in an order that depends on
+//! the table alone.
 
+use ndarray::Array2;
 use rayon::prelude::*;
 
-use super::index::TargetIndex;
-use super::{InfluenceError, places};
-use crate::gradient::direction::GradientKind;
-use crate::pool::table::TableRow;
+use super::{PoolRows, Preconditioned, divide, with_rows};
+use crate::influence::InfluenceError;
+use crate::influence::index::TargetIndex;
 use crate::progress::Observer;
-use crate::store::gradient_store::{GradientStore, RowPlace};
-
-/// λ as a part of the mean eigenvalue.
-const DAMPING: f64 = 0.1;
+use crate::store::gradient_store::RowPlace;
 
 /// What is left of an equation when it counts as solved, relative to its right side.
 const TOLERANCE: f64 = 1e-6;
@@ -51,99 +40,41 @@ const CHUNKS: usize = 16;
 /// Target rows that are solved for together.
 const TOGETHER: usize = 16;
 
-/// What target rows are multiplied by before they meet the pool's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Precondition {
-    /// Nothing.
-    None,
-    /// The inverse of the damped second moment of the pool's rows.
-    Pool,
-}
-
-impl std::str::FromStr for Precondition {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        match text {
-            "none" => Ok(Self::None),
-            "pool" => Ok(Self::Pool),
-            _ => Err(()),
-        }
-    }
-}
-
-/// `index` with every target row q, and every centroid of
-/// [`CosineOfMean`](super::Aggregation::CosineOfMean), as q' of the pool's `table`;
-/// centroids of the mean of cosines are means of those rows. Flagged rows of the pool
-/// count for nothing.
-///
-/// # Errors
-///
-/// If `pool` lacks a row of the table, the equation cannot be solved, or
-/// [`InfluenceError::Interrupted`].
-///
-/// # Panics
-///
-/// If gradients of `kind` are not stored.
-pub fn by_pool(
-    index: &TargetIndex,
-    pool: &GradientStore,
-    table: &[TableRow],
-    kind: GradientKind,
+/// `index` for the pool's `rows`.
+pub(super) fn apply(
+    index: TargetIndex,
+    rows: PoolRows<'_>,
     observer: &dyn Observer,
-) -> Result<TargetIndex, InfluenceError> {
-    let moment = SecondMoment::new(pool, places(pool, table)?, kind);
-    let mut index = index.clone();
-    for rows in [&mut index.rows.unit, &mut index.cosine_of_mean] {
-        let n_rows = rows.nrows();
-        for start in (0..n_rows).step_by(TOGETHER) {
-            let together = start..n_rows.min(start + TOGETHER);
-            let right: Vec<Vec<f64>> =
-                together.clone().map(|row| rows.row(row).mapv(f64::from).to_vec()).collect();
-            for (row, solved) in together.zip(moment.solve(&right, observer)?) {
+) -> Result<Preconditioned, InfluenceError> {
+    let moment = SecondMoment::new(rows);
+    let index = with_rows(index, |mut rows| {
+        for start in (0..rows.nrows()).step_by(TOGETHER) {
+            let together = start..rows.nrows().min(start + TOGETHER);
+            let right: Vec<Vec<f64>> = together.clone().map(|row| rows.row(row).to_vec()).collect();
+            for (at, solved) in together.zip(moment.solve(&right, observer)?) {
                 let length = dot(&solved, &solved).sqrt();
-                if length > 0.0 {
-                    let unit = solved.iter().map(|value| (value / length) as f32);
-                    rows.row_mut(row).assign(&unit.collect::<ndarray::Array1<f32>>());
-                }
+                rows.row_mut(at).assign(&ndarray::aview1(&solved));
+                divide(rows.row_mut(at), length);
             }
         }
-    }
-    index.average_rows();
-    Ok(index)
+        Ok::<Array2<f64>, _>(rows)
+    })?;
+    Ok(Preconditioned { index, lengths: None })
 }
 
 /// The damped second moment of some stored rows, as what it makes of vectors.
 struct SecondMoment<'a> {
-    pool: &'a GradientStore,
+    rows: PoolRows<'a>,
+    /// Of the rows that count.
     places: Vec<RowPlace>,
-    kind: GradientKind,
     damping: f64,
 }
 
 impl<'a> SecondMoment<'a> {
-    fn new(pool: &'a GradientStore, mut places: Vec<RowPlace>, kind: GradientKind) -> Self {
-        places.retain(|place| pool.shards()[place.shard].flag(place.row).is_none());
-        let mut moment = Self { pool, places, kind, damping: 0.0 };
-        let squares: Vec<f64> = moment
-            .places
-            .par_iter()
-            .map(|place| {
-                let row = moment.row(*place);
-                dot(&row, &row)
-            })
-            .collect();
-        let n_eigenvalues = moment.places.len().min(pool.header().proj_dim);
-        let trace = squares.iter().sum::<f64>() / moment.places.len().max(1) as f64;
-        moment.damping = DAMPING * trace / n_eigenvalues.max(1) as f64;
-        moment
-    }
-
-    fn row(&self, RowPlace { shard, row }: RowPlace) -> Vec<f64> {
-        let shard = &self.pool.shards()[shard];
-        let unit = shard.kind(self.kind).expect("it is stored").unit;
-        unit.decode(row..row + 1).into_iter().map(f64::from).collect()
+    fn new(rows: PoolRows<'a>) -> Self {
+        let places = rows.unflagged();
+        let damping = rows.damping(&places);
+        Self { rows, places, damping }
     }
 
     /// (R + λI)·v of each of `vectors`.
@@ -174,7 +105,7 @@ impl<'a> SecondMoment<'a> {
         let mut sums: Vec<Vec<f64>> =
             vectors.iter().map(|vector| vec![0.0; vector.len()]).collect();
         for place in places {
-            let row = self.row(*place);
+            let row = self.rows.row(*place);
             for (sum, vector) in sums.iter_mut().zip(vectors) {
                 add(sum, dot(&row, vector), &row);
             }
@@ -205,7 +136,7 @@ impl<'a> SecondMoment<'a> {
                 equation.step(&product);
             }
         }
-        let checkpoint = self.pool.header().checkpoint.clone();
+        let checkpoint = self.rows.pool.header().checkpoint.clone();
         Err(InfluenceError::NotPreconditioned { checkpoint })
     }
 }
