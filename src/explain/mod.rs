@@ -16,8 +16,8 @@ use crate::influence::example_scores::ExampleScores;
 use crate::influence::scores::ScoreTable;
 use crate::pool::table::{ExampleTable, Record};
 use crate::pool::{ExampleId, PoolError};
-use crate::selection::Selected;
 use crate::selection::selector::RowCosines;
+use crate::selection::{Selected, SelectionFile};
 
 pub use lookup::{ExplainError, find};
 pub use row::{CheckpointWeight, Place, RowExplained, SubtaskScore, TargetNeighbor};
@@ -31,7 +31,9 @@ const N_NEIGHBORS: usize = 5;
 pub struct Run<'a> {
     /// The scores; rows that the selection left out have a flag.
     pub scores: &'a ScoreTable,
-    /// What was selected of them, in order of rank.
+    /// The selection as it was recorded.
+    pub selection: &'a SelectionFile,
+    /// What was selected of the scores, in order of rank.
     pub selected: &'a [Selected],
     /// The pool's table, in the order of the scores.
     pub pool: &'a ExampleTable,

@@ -69,16 +69,21 @@ pub enum Place {
         /// By score.
         rank: usize,
     },
-    /// Its score was as high as that of rows that were taken: the selector's order, or a
-    /// limit of its source, decided.
+    /// Its score was as high as that of rows that were taken.
     NotTaken {
         /// By score.
         rank: usize,
+        /// Whether its source had reached its cap; the selector's order, or what other
+        /// sources were to have at least, decided otherwise.
+        is_source_capped: bool,
     },
     /// It could not be ranked, or not be taken.
     LeftOut {
         /// Why.
         reason: String,
+        /// The row that is kept of near-duplicates.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        near_duplicate_of: Option<ExampleId>,
     },
 }
 
@@ -167,11 +172,17 @@ impl Place {
         if let Some(place) = run.place(position) {
             return Self::Selected { rank: place.rank, rank_by_score: rank };
         }
-        match (&run.scores.rows[position].flag, rank) {
-            (Some(reason), _) => Self::LeftOut { reason: reason.clone() },
-            (None, None) => Self::LeftOut { reason: "it has no score".to_owned() },
+        let row = &run.scores.rows[position];
+        let left_out = |reason: &str| Self::LeftOut {
+            reason: reason.to_owned(),
+            near_duplicate_of: run.selection.near_duplicate_of.get(&row.id).copied(),
+        };
+        match (&row.flag, rank) {
+            (Some(reason), _) => left_out(reason),
+            (None, None) => left_out("it has no score"),
             (None, Some(rank)) if last.is_some_and(|last| rank < last.rank) => {
-                Self::NotTaken { rank }
+                let is_source_capped = run.selection.capped.contains(&row.source);
+                Self::NotTaken { rank, is_source_capped }
             }
             (None, Some(rank)) => Self::BelowCut { rank },
         }

@@ -115,12 +115,20 @@ fn place(row: &RowExplained) -> String {
              lowest with {cut}",
             number(*rank)
         ),
-        Place::NotTaken { rank } => format!(
+        Place::NotTaken { rank, is_source_capped } => format!(
             "not selected, though its score is number {} of {n_ranked}, above that of rows that \
-             were: the selector's order or a source's limit decided",
-            number(*rank)
+             were: {} decided",
+            number(*rank),
+            if *is_source_capped {
+                "its source's cap"
+            } else {
+                "the selector's order, or what other sources were to have,"
+            },
         ),
-        Place::LeftOut { reason } => format!("not selected: {}", one_line(reason, LINE_CHARS)),
+        Place::LeftOut { reason, near_duplicate_of } => {
+            let kept = near_duplicate_of.map_or_else(String::new, |kept| format!(", {kept}"));
+            format!("not selected: {}{kept}", one_line(reason, LINE_CHARS))
+        }
     }
 }
 

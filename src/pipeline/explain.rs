@@ -20,6 +20,7 @@ use crate::store::gradient_store::GradientStore;
 /// What every explanation is looked up in.
 struct Opened {
     scores: ScoreTable,
+    selection: SelectionFile,
     selected: Vec<Selected>,
     pool: ExampleTable,
     target: ExampleTable,
@@ -58,14 +59,16 @@ impl Run<'_> {
             return Err(ExplainError::NoSelection(self.dir.root().to_owned()).into());
         }
         let mut scores = ScoreTable::read(&self.dir.scores())?;
-        let selected = SelectionFile::read(&path)?.apply(&mut scores, &path)?;
+        let selection = SelectionFile::read(&path)?;
+        let selected = selection.apply(&mut scores, &path)?;
         let pool = ExampleTable::open(&self.dir.table(Split::Pool))?;
         let is_same = pool.rows().iter().map(|row| row.id).eq(scores.rows.iter().map(|row| row.id));
         if !is_same {
             return Err(PipelineError::Damaged { path: self.dir.scores(), stage: Stage::Score });
         }
         let target = ExampleTable::open(&self.dir.table(Split::Target))?;
-        Ok(Opened { scores, selected, pool, target, examples: self.cosines_at_a_glance()? })
+        let examples = self.cosines_at_a_glance()?;
+        Ok(Opened { scores, selection, selected, pool, target, examples })
     }
 
     /// The cosines that the score stage recorded, if it recorded any.
@@ -114,6 +117,7 @@ impl Opened {
     fn as_run<'a>(&'a self, rows: Option<&'a dyn RowCosines>) -> explain::Run<'a> {
         explain::Run {
             scores: &self.scores,
+            selection: &self.selection,
             selected: &self.selected,
             pool: &self.pool,
             target: &self.target,

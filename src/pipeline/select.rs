@@ -133,8 +133,12 @@ struct Inputs {
     contaminated: BTreeMap<ExampleId, String>,
 }
 
-/// What was selected, and what was left out for what reason.
-type Found = (Taken, BTreeMap<ExampleId, String>);
+/// What was selected.
+struct Found {
+    taken: Taken,
+    /// Near-duplicates that were not, each with the row that is kept.
+    near_duplicate_of: BTreeMap<ExampleId, ExampleId>,
+}
 
 type Publish =
     fn(&Path, &[SubsetRow<'_>], Method, Schema, &Value) -> Result<Published, ExportError>;
@@ -172,27 +176,40 @@ impl Selecting<'_> {
 
     fn publish(
         &self,
-        (taken, left_out): &Found,
+        found: &Found,
         made_from: &StageInputs,
         publish: Publish,
     ) -> Result<Published, PipelineError> {
         let Inputs { scores, pool, .. } = self.inputs;
+        let (taken, left_out) = (&found.taken, self.left_out(found));
         let rows = subset_rows(scores, &taken.rows, |positions| pool.records(positions))?;
         let mut provenance = provenance(self.run, made_from)?;
-        provenance["selection"] = json!({ "left-out": counts(left_out), "notes": taken.notes });
+        provenance["selection"] = json!({ "left-out": counts(&left_out), "notes": taken.notes });
         let Config { method, schema, .. } = *self.run.config;
         Ok(publish(self.run.dir.root(), &rows, method, schema, &provenance)?)
     }
 
-    fn file(&self, (taken, left_out): Found) -> SelectionFile {
+    fn file(&self, found: Found) -> SelectionFile {
         let selector = self.run.config.selection.selector;
-        SelectionFile::new(&self.inputs.scores, &taken.rows, selector, left_out, taken.notes)
+        let mut file = SelectionFile::new(&self.inputs.scores, &found.taken, selector);
+        file.left_out = self.left_out(&found);
+        file.near_duplicate_of = found.near_duplicate_of;
+        file
+    }
+
+    /// Rows that could not be taken, and why.
+    fn left_out(&self, found: &Found) -> BTreeMap<ExampleId, String> {
+        let mut left_out = self.inputs.contaminated.clone();
+        for id in found.near_duplicate_of.keys() {
+            left_out.insert(*id, "near-duplicate of a row that is kept".to_owned());
+        }
+        left_out
     }
 
     /// What is selected within `budget`, for all targets or one alone.
     fn within(&self, budget: Budget, target: Option<&str>) -> Result<Found, PipelineError> {
         let settings = &self.run.config.selection;
-        let Inputs { scores, pool, target_sources, examples, rows, contaminated } = self.inputs;
+        let Inputs { scores, pool, target_sources, examples, rows, .. } = self.inputs;
         let from = SelectFrom {
             scores,
             target_sources,
@@ -203,9 +220,8 @@ impl Selecting<'_> {
             None => select(from, settings, budget, gate),
             Some(target) => select_for_target(from, settings, target, budget, gate),
         };
-        let mut left_out = contaminated.clone();
         let Some(threshold) = settings.near_duplicates else {
-            return Ok((select(&mut Open)?, left_out));
+            return Ok(Found { taken: select(&mut Open)?, near_duplicate_of: BTreeMap::new() });
         };
         let read = |positions: &[usize]| -> Result<Vec<Vec<Message>>, PoolError> {
             let records = pool.records(positions)?;
@@ -214,11 +230,10 @@ impl Selecting<'_> {
         let likely = ranking(scores).iter().map(|row| row.position).collect();
         let mut gate = TextGate::new(threshold.value(), likely, &read);
         let taken = select(&mut gate)?;
-        for (row, _) in gate.into_refused()? {
-            let reason = "near-duplicate of a row that is kept".to_owned();
-            left_out.insert(scores.rows[row].id, reason);
-        }
-        Ok((taken, left_out))
+        let id = |position: usize| scores.rows[position].id;
+        let refused = gate.into_refused()?.into_iter();
+        let near_duplicate_of = refused.map(|(row, kept)| (id(row), id(kept))).collect();
+        Ok(Found { taken, near_duplicate_of })
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Taken {
     pub rows: Vec<Selected>,
     /// A sentence each, without a final period.
     pub notes: Vec<String>,
+    /// Sources that reached their cap, in order of name.
+    pub capped: Vec<String>,
 }
 
 impl Budget {
@@ -79,8 +81,8 @@ pub fn take<P: Picks>(
         let rows = fill(scores, &mut picks(), &mut ledger, gate);
         let unmet = ledger.unmet();
         if unmet.is_empty() || ledger.is_spent() {
-            notes.extend(ledger.unspent(limits));
-            return Taken { rows, notes };
+            notes.extend(ledger.unspent());
+            return Taken { rows, notes, capped: ledger.capped() };
         }
         for (source, reached) in unmet {
             let asked = limits.floors.get(&source).map_or(0.0, |floor| 100.0 * floor.value());
@@ -192,12 +194,16 @@ impl Ledger {
         unmet.map(|(source, _, reached)| (source.clone(), reached)).collect()
     }
 
+    /// Sources that are at their cap.
+    fn capped(&self) -> Vec<String> {
+        let capped = self.caps.iter().filter(|(source, cap)| self.of(source) >= **cap);
+        capped.map(|(source, _)| source.clone()).collect()
+    }
+
     /// Whether caps kept the budget from being spent.
-    fn unspent(&self, limits: &SourceLimits) -> Option<String> {
-        let is_full = |(source, cap): (&String, &u64)| self.of(source) >= *cap;
-        let are_in_the_way = !limits.caps.is_empty() && self.caps.iter().any(is_full);
+    fn unspent(&self) -> Option<String> {
         let left = self.total.saturating_sub(self.all_spent());
-        (left > 0 && !self.is_tokens && are_in_the_way).then(|| {
+        (left > 0 && !self.is_tokens && !self.capped().is_empty()).then(|| {
             format!("caps of sources leave {left} rows of the budget: no other source has more")
         })
     }
@@ -246,6 +252,9 @@ mod tests {
         let scores = pool("aaaaaabbcc");
         let limits = limits(&[("a", 0.5)], &[]);
         assert_eq!(taken(&scores, "4", &limits), (vec![0, 1, 6, 7], String::new()));
+        let view = View::plain(&scores);
+        let found = take(&scores, || Top::new(&view), "4".parse().unwrap(), &limits, &mut Open);
+        assert_eq!(found.capped, ["a"]);
         assert_eq!(taken(&scores, "40 tokens", &limits).0, [0, 1, 6, 7]);
     }
 

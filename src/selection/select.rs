@@ -63,13 +63,14 @@ pub fn select(
     if settings.target_budgets.is_empty() {
         return Ok(of_targets(from, settings, budget, &|_| true, gate));
     }
-    let (mut parts, mut notes) = (Vec::new(), Vec::new());
+    let (mut parts, mut notes, mut capped) = (Vec::new(), Vec::new(), BTreeSet::new());
     let mut gate = Once { gate, is_taken: BTreeSet::new(), taken: Vec::new() };
     for (target, budget) in &settings.target_budgets {
         let counts = |subtask: usize| from.target_sources[subtask] == *target;
         let part = of_targets(from, settings, *budget, &counts, &mut gate);
         gate.keep(&part.rows);
         notes.extend(part.notes.into_iter().map(|note| format!("target `{target}`: {note}")));
+        capped.extend(part.capped);
         parts.push(part.rows);
     }
     let without =
@@ -77,7 +78,8 @@ pub fn select(
     for name in without.collect::<BTreeSet<_>>() {
         notes.push(format!("target `{name}` has no budget and gets no rows"));
     }
-    Ok(Taken { rows: ranked_together(parts), notes })
+    let capped = capped.into_iter().collect();
+    Ok(Taken { rows: ranked_together(parts), notes, capped })
 }
 
 /// Selects for one target alone, within its own budget or `budget`.

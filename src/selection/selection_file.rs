@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::limits::Taken;
 use super::{Selected, Selector};
 use crate::influence::scores::ScoreTable;
 use crate::pool::ExampleId;
@@ -28,6 +29,12 @@ pub struct SelectionFile {
     pub by_target: BTreeMap<String, String>,
     /// Rows that could not be taken, and why, in order of id.
     pub left_out: BTreeMap<ExampleId, String>,
+    /// Near-duplicates among those, each with the row that is kept.
+    #[serde(default)]
+    pub near_duplicate_of: BTreeMap<ExampleId, ExampleId>,
+    /// Pool sources that reached their cap, in order of name.
+    #[serde(default)]
+    pub capped: Vec<String>,
     /// In order of rank, which begins at 1.
     pub selected: Vec<SelectedRow>,
 }
@@ -45,21 +52,23 @@ pub struct SelectedRow {
 }
 
 impl SelectionFile {
-    /// What was selected of `scores`.
-    pub fn new(
-        scores: &ScoreTable,
-        selected: &[Selected],
-        selector: Selector,
-        left_out: BTreeMap<ExampleId, String>,
-        notes: Vec<String>,
-    ) -> Self {
+    /// What was selected of `scores`, with what was `taken` of them.
+    pub fn new(scores: &ScoreTable, taken: &Taken, selector: Selector) -> Self {
         let row = |row: &Selected| SelectedRow {
             id: scores.rows[row.position].id,
             score: row.score,
             subtask: row.subtask,
         };
-        let selected = selected.iter().map(row).collect();
-        Self { format: FORMAT, selector, notes, by_target: BTreeMap::new(), left_out, selected }
+        Self {
+            format: FORMAT,
+            selector,
+            notes: taken.notes.clone(),
+            by_target: BTreeMap::new(),
+            left_out: BTreeMap::new(),
+            near_duplicate_of: BTreeMap::new(),
+            capped: taken.capped.clone(),
+            selected: taken.rows.iter().map(row).collect(),
+        }
     }
 
     /// Writes it, atomically.
@@ -129,7 +138,8 @@ mod tests {
         let mut scores = table(&["a", "b"], &[&[0.1, 0.2], &[0.5, 0.3], &[0.4, 0.9]]);
         let selected = top(&scores, "2".parse().unwrap());
         let left_out = BTreeMap::from([(scores.rows[0].id, "contaminated".to_owned())]);
-        let file = SelectionFile::new(&scores, &selected, Selector::Top, left_out, Vec::new());
+        let taken = Taken { rows: selected.clone(), ..Taken::default() };
+        let file = SelectionFile { left_out, ..SelectionFile::new(&scores, &taken, Selector::Top) };
         file.write(&path).unwrap();
         let read = SelectionFile::read(&path).unwrap();
         assert_eq!(read, file);

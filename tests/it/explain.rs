@@ -9,7 +9,7 @@ use crate::support::{Said, TestRun, message_row, pool_row};
 /// A run without a model: its scores are the same on every machine.
 fn bm25(more: &[&str]) -> TestRun {
     let run = TestRun::new(24);
-    let said = run.run(&[&["--method", "bm25"], more].concat());
+    let said = run.run(&[&["--method", "bm25", "--selector", "top"], more].concat());
     assert_eq!(said.code, 0, "{}", said.stderr);
     run
 }
@@ -194,7 +194,8 @@ fn every_row_has_the_place_that_the_selection_gave_it() {
     let run = TestRun::new(24);
     run.write("more.jsonl", &more);
     let pools = ["--pool", "pool.jsonl", "--pool", "more.jsonl"];
-    let args = [&pools[..], &["--source-cap", "pool=50%", "--method", "bm25"]].concat();
+    let capped = ["--source-cap", "pool=50%", "--method", "bm25", "--selector", "top"];
+    let args = [&pools[..], &capped].concat();
     assert_eq!(run.run(&args).code, 0);
     let file = SelectionFile::read(&run.path("run/selection.json")).unwrap();
     let (mut n_selected, mut n_not_taken) = (0, 0);
@@ -210,6 +211,9 @@ fn every_row_has_the_place_that_the_selection_gave_it() {
             n_not_taken += u32::from(is_above);
             let is = if is_above { "not-taken" } else { "below-cut" };
             assert_eq!(row["place"]["is"], is, "{row}");
+            if is_above {
+                assert_eq!(row["place"]["is_source_capped"], true);
+            }
         }
     }
     assert_eq!(n_selected, file.selected.len());
@@ -231,6 +235,26 @@ fn a_row_that_was_left_out_is_told_with_the_reason() {
     assert!(reason.starts_with("contaminated: says what is in"), "{reason}");
     let said = told(run.say(&["explain", "pool.jsonl:25"]));
     assert!(said.contains("Place   not selected: contaminated: says"), "{said}");
+}
+
+#[test]
+fn a_near_duplicate_is_told_with_the_row_that_is_kept() {
+    let run = TestRun::new(24);
+    let words: Vec<String> = (0..40).map(|word| format!("word{word}")).collect();
+    let row = |end: &str| message_row("", &words.join(" "), &format!("That is the answer{end}"));
+    let pool: String = (0..22).map(|row| pool_row(row) + "\n").collect();
+    run.write("pool.jsonl", &format!("{pool}{}\n{}\n", row("."), row("!")));
+    let settings = ["--method", "length", "--near-duplicates", "80%", "--budget", "100%"];
+    assert_eq!(run.run(&settings).code, 0);
+    let two = ["pool.jsonl:23", "pool.jsonl:24"].map(|words| json(&run, &[words]));
+    let [kept, other] = if two[0]["place"]["is"] == "selected" { [0, 1] } else { [1, 0] };
+    assert_eq!(two[kept]["place"]["is"], "selected", "{two:?}");
+    assert_eq!(two[other]["place"]["is"], "left-out", "{two:?}");
+    assert_eq!(two[other]["place"]["near_duplicate_of"], two[kept]["id"]);
+    let said = told(run.say(&["explain", two[other]["id"].as_str().unwrap()]));
+    let kept = two[kept]["id"].as_str().unwrap();
+    let expected = format!("Place   not selected: near-duplicate of a row that is kept, {kept}");
+    assert!(said.contains(&expected), "{said}");
 }
 
 #[test]
