@@ -37,7 +37,7 @@ pub(super) struct VerifyArgs {
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "random,base")]
     against: Vec<Baseline>,
 
-    /// Trainings of each contender
+    /// Trainings of each contender; what was trained earlier counts, too
     #[arg(long, value_name = "N", default_value_t = 3)]
     #[arg(value_parser = clap::value_parser!(u32).range(1..))]
     seeds: u32,

@@ -21,6 +21,7 @@ pub mod state;
 mod stores;
 #[cfg(feature = "torch")]
 pub mod torch;
+mod trial_time;
 pub mod verify;
 mod waiting;
 pub mod worker;

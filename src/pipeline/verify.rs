@@ -16,7 +16,6 @@ use serde_json::json;
 
 use super::checksums::Checksums;
 use super::fingerprint::model_files;
-use super::manifest::Manifest;
 use super::{PipelineError, Run};
 use crate::method::Method;
 use crate::pool::table::{ExampleTable, TableRow};
@@ -26,7 +25,6 @@ use crate::pool::{
 use crate::progress::Event;
 use crate::seed::Seed;
 use crate::selection::ranking;
-use crate::stage::Stage;
 use crate::store::Split;
 use crate::verify::answer::f1;
 use crate::verify::comparison::{Comparison, compare};
@@ -148,10 +146,15 @@ impl Run<'_> {
         for contender in &contenders {
             let trains = !matches!(contender.rows, Rows::None);
             let n_seeds = if trains { wanted.n_seeds } else { 1 };
-            for number in 0..n_seeds {
+            for number in 0.. {
                 let seed = seed(self.config.seed, number);
                 let (name, trial) = contender.trial(subset, wanted.training, seed, &made_from);
-                trials.push(Trial { outcome: self.dir.verify_trial(&name), ..trial });
+                let outcome = self.dir.verify_trial(&name);
+                // More seeds than asked for count where they were done earlier.
+                if number >= n_seeds && !(trains && outcome.exists()) {
+                    break;
+                }
+                trials.push(Trial { outcome, ..trial });
             }
         }
         let plan = Plan {
@@ -290,7 +293,7 @@ impl Run<'_> {
             n_trials: plan.trials.len() as u64,
             n_done: (plan.trials.len() - missing.len()) as u64,
             n_tokens,
-            seconds: self.estimate(n_tokens)?,
+            seconds: self.trial_time(plan, &missing)?,
         });
         if missing.is_empty() {
             return Ok(());
@@ -300,22 +303,6 @@ impl Run<'_> {
         let path = path.display().to_string();
         self.worker_alone(&["verify", "--plan", &path])?;
         Ok(())
-    }
-
-    /// About how many seconds it takes to train on so many tokens, by what the
-    /// gradients took; `None` without any.
-    fn estimate(&self, tokens: u64) -> Result<Option<f64>, PipelineError> {
-        let manifest = Manifest::read(self.dir)?;
-        let Some(record) = manifest.stages.get(&Stage::Gradients) else { return Ok(None) };
-        let rows =
-            [Split::Pool, Split::Target].map(|split| ExampleTable::open(&self.dir.table(split)));
-        let mut n_once = 0;
-        for table in rows {
-            n_once += n_tokens(table?.rows());
-        }
-        let n_taken = n_once * self.checkpoints()?.len() as u64;
-        let is_new = record.seconds > 1.0 && n_taken > 0;
-        Ok(is_new.then(|| record.seconds * tokens as f64 / n_taken as f64))
     }
 }
 
@@ -422,7 +409,7 @@ fn eval_rows(heads: &[TableRow], most: usize) -> Vec<usize> {
     rows
 }
 
-fn n_tokens<'a>(heads: impl IntoIterator<Item = &'a TableRow>) -> u64 {
+pub(super) fn n_tokens<'a>(heads: impl IntoIterator<Item = &'a TableRow>) -> u64 {
     heads.into_iter().map(|row| u64::from(row.n_tokens)).sum()
 }
 

@@ -69,8 +69,8 @@ pub struct Comparison {
 }
 
 /// Compares contenders on every evaluation, evaluations in order of name. `f1` has a
-/// value an outcome and example, if there are answers. `reference` is the contender that the others are compared with, if it is among
-/// them.
+/// value an outcome and example, if there are answers. `reference` is the contender that
+/// the others are compared with, if it is among them.
 ///
 /// # Panics
 ///

@@ -72,6 +72,11 @@ fn trials_are_kept_and_a_lost_one_comes_out_the_same() {
     for ((path, one), (other_path, other)) in before.iter().zip(&after) {
         assert_eq!((path, &one["eval"]), (other_path, &other["eval"]));
     }
+    // Seeds that were tried earlier count, those of others or not.
+    let one_seed = VERIFY.map(|word| if word == "2" { "1" } else { word });
+    let fewer = run.run(&[&one_seed[..], &["--json"]].concat());
+    let fewer: Value = serde_json::from_str(&fewer.stdout).unwrap();
+    assert_eq!(fewer[0]["standings"][0]["n-trials"], 2, "{fewer}");
     // Another contender costs its own trials.
     let more = run.run(&[&VERIFY[..], &["--against", "random,base,full,length"]].concat());
     assert!(more.stderr.contains("9 trials, 5 of them done"), "{}", more.stderr);
