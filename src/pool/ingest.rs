@@ -181,10 +181,20 @@ impl<'a> Intake<'a> {
         let entries: Vec<_> = rows
             .into_par_iter()
             .map(|(line, row)| (line, row.and_then(|row| self.encode(side, file, line, row))))
+            .map(|(line, entry)| {
+                let messages = entry.as_ref().ok().map(|entry| &entry.record.messages);
+                let said = messages.and_then(|said| self.encoder.special_token_said(said));
+                (line, entry, said)
+            })
             .collect();
-        for (line, entry) in entries {
+        for (line, entry, said) in entries {
             match entry {
-                Ok(entry) if tally.keeps(&entry) => keep(&entry)?,
+                Ok(entry) if tally.keeps(&entry) => {
+                    if let Some(token) = said {
+                        tally.says(token);
+                    }
+                    keep(&entry)?;
+                }
                 Ok(_) => {}
                 Err(reason) => tally.reject(&file.name, line, &reason),
             }

@@ -24,6 +24,8 @@ pub(super) struct Tally {
     positions: BTreeMap<String, usize>,
     current: usize,
     seen: HashSet<Place>,
+    /// Kept rows by source and by the special token that they say.
+    saying: BTreeMap<(usize, String), u64>,
     rejects: Vec<Reject>,
     has_unlisted: bool,
 }
@@ -44,6 +46,7 @@ impl Tally {
             positions: BTreeMap::new(),
             current: 0,
             seen: HashSet::new(),
+            saying: BTreeMap::new(),
             rejects: Vec::new(),
             has_unlisted: false,
         }
@@ -84,6 +87,11 @@ impl Tally {
             *summary.subtasks.entry(subtask.clone()).or_default() += 1;
         }
         true
+    }
+
+    /// Counts a row that was kept and says the special token `token`.
+    pub(super) fn says(&mut self, token: &str) {
+        *self.saying.entry((self.current, token.to_owned())).or_default() += 1;
     }
 
     /// Counts and lists a row that is left out.
@@ -127,8 +135,8 @@ impl Tally {
         self.rejects.iter().filter(|reject| wanted(reject)).take(N_SHOWN).cloned().collect()
     }
 
-    /// A sentence for every source that gave nothing, and one if rejects are
-    /// not listed.
+    /// A sentence for every source that gave nothing or says special tokens, and one if
+    /// rejects are not listed.
     pub(super) fn warnings(&self) -> impl Iterator<Item = String> {
         let gave_nothing = |source: &&SourceSummary| source.n_kept + source.n_duplicates == 0;
         let unlisted = self.has_unlisted.then(|| {
@@ -137,7 +145,14 @@ impl Tally {
         let sources = self.sources.iter().filter(gave_nothing).map(|source| {
             format!("{} `{}` gave no row of {} read", self.side, source.name, source.n_read)
         });
-        sources.chain(unlisted)
+        let saying = self.saying.iter().map(|((source, token), n)| {
+            format!(
+                "{n} of the {} rows of {} `{}` say `{token}`, which the tokenizer takes for the \
+                 token and not for text; unless that is meant, take it out of the data",
+                self.sources[*source].n_kept, self.side, self.sources[*source].name
+            )
+        });
+        sources.chain(saying).chain(unlisted)
     }
 }
 

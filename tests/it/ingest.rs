@@ -282,21 +282,45 @@ fn an_interruption_leaves_nothing() {
     assert!(matches!(&events[..], [Event::Progress { what, .. }] if what == "target"));
 }
 
-#[test]
-fn a_source_that_gives_nothing_is_a_warning() {
-    struct Warnings(Mutex<Vec<String>>);
-    impl Observer for Warnings {
-        fn notify(&self, event: Event) {
-            if let Event::Warning { message } = event {
-                self.0.lock().unwrap().push(message);
-            }
+/// What ingest warns of.
+#[derive(Default)]
+struct Warnings(Mutex<Vec<String>>);
+
+impl Observer for Warnings {
+    fn notify(&self, event: Event) {
+        if let Event::Warning { message } = event {
+            self.0.lock().unwrap().push(message);
         }
     }
+}
+
+#[test]
+fn a_source_that_gives_nothing_is_a_warning() {
     let desk = Desk::new();
     let (some, none) = (desk.rows("some.jsonl", &sums(2)), desk.file("none.jsonl", ""));
-    let observer = Warnings(Mutex::default());
+    let observer = Warnings::default();
     ingest(&settings(&[&some, &none], &[&some]), &tiny_llama(), &desk.out(), &observer).unwrap();
     assert_eq!(observer.0.into_inner().unwrap(), ["pool `none` gave no row of 0 read"]);
+}
+
+#[test]
+fn text_that_the_tokenizer_takes_for_its_own_tokens_is_a_warning() {
+    let desk = Desk::new();
+    let row = |n: usize, end: &str| {
+        let turns = format!("What is {n} + {n}?\", \"completion\": \"{}{end}", 2 * n);
+        format!("{{\"prompt\": \"{turns}\"}}\n")
+    };
+    let marked: String = (0..3).map(|n| row(n, "<|endoftext|>")).collect();
+    let pool = desk.file("pool.jsonl", &(marked + &row(3, "") + &row(0, "<|endoftext|>")));
+    let target = desk.rows("target.jsonl", &sums(2));
+    let observer = Warnings::default();
+    ingest(&settings(&[&pool], &[&target]), &tiny_llama(), &desk.out(), &observer).unwrap();
+    // A duplicate counts once.
+    assert_eq!(
+        observer.0.into_inner().unwrap(),
+        ["3 of the 4 rows of pool `pool` say `<|endoftext|>`, which the tokenizer takes for the \
+          token and not for text; unless that is meant, take it out of the data"]
+    );
 }
 
 /// `rows` as files of every format and packing.

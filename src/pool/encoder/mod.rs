@@ -21,7 +21,7 @@ use vocabulary::{SENTENCE_PIECE, TOKENIZER, Vocabulary, guarded};
 
 use super::chat::{self, Rendered};
 use super::reject::RejectReason;
-use super::{Conversation, LossTurns, PoolError};
+use super::{Conversation, LossTurns, Message, PoolError};
 
 /// A conversation as the model sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +128,13 @@ impl ChatEncoder {
     /// The text of token ids, special tokens left out; empty where the tokenizer fails.
     pub fn decode(&self, token_ids: &[u32]) -> String {
         guarded(|| self.tokenizer.decode(token_ids, true)).unwrap_or_default()
+    }
+
+    /// The first special token that a message says in so many letters: it is taken for the
+    /// token, not for text.
+    pub(super) fn special_token_said(&self, messages: &[Message]) -> Option<&str> {
+        let says = |token: &&String| messages.iter().any(|turn| turn.content.contains(*token));
+        self.special_tokens.iter().find(says).map(String::as_str)
     }
 
     fn render(&self, conversation: &Conversation) -> Result<Rendered, RejectReason> {
