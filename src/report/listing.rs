@@ -1,4 +1,5 @@
-//! The rows that the report quotes: the best, and those around the cut.
+//! The rows that the report quotes: the first and the last of the subset, and the best
+//! of the others.
 
 use super::Quote;
 use crate::influence::scores::ScoreTable;
@@ -17,8 +18,8 @@ pub(super) struct Listing {
 }
 
 impl Listing {
-    /// About `n_rows`, a quarter of them below the cut, and of the others a third
-    /// the last above it.
+    /// About `n_rows`, a quarter of them not in the subset, and of the others a third
+    /// the last that came into it.
     ///
     /// `read` is asked once, for ascending positions, and gives a record a position.
     pub(super) fn of<E>(
