@@ -77,13 +77,8 @@ pub fn run_trials(
         let observer = &TrialProgress { observer, trial, number, n_trials: plan.trials.len() };
         let start = Instant::now();
         let (n_rows, n_tokens) = train(model, trial, &settings, &plan.scratch, observer)?;
-        let fail = |source| TrialError::Assess { contender: trial.contender.clone(), source };
-        let found = assess(model, &examples, observer, &fail)?;
-        let mut said = vec![None; examples.len()];
-        if let Some(most) = plan.answer_tokens {
-            said = answers(model, &examples, most, observer, &fail)?;
-        }
-        let row = |((assessed, said), head): ((Assessment, _), &&TableRow)| EvalRow {
+        let found = evaluate(model, &examples, plan, trial, observer)?;
+        let row = |((assessed, said), head): (Evaluated, &&TableRow)| EvalRow {
             source: head.source.clone(),
             subtask: head.subtask.clone(),
             loss: assessed.loss,
@@ -95,7 +90,7 @@ pub fn run_trials(
             n_rows,
             n_tokens,
             seconds: start.elapsed().as_secs_f64(),
-            eval: found.into_iter().zip(said).zip(&heads).map(row).collect(),
+            eval: found.into_iter().zip(&heads).map(row).collect(),
         };
         crate::fs::write_json(&trial.outcome, &outcome)?;
     }
@@ -141,47 +136,49 @@ fn train(
     Ok((positions.len(), repeated.n_tokens()))
 }
 
-/// Assesses `examples` in batches of like lengths; in their order.
-fn assess(
+/// An evaluation example: what the model makes of its answer, and what it says itself.
+type Evaluated = (Assessment, Option<Vec<u32>>);
+
+/// Evaluates all examples with the adapter as it stands; in their order.
+fn evaluate(
+    model: &LoraDecoder,
+    examples: &[Example],
+    plan: &Plan,
+    trial: &Trial,
+    observer: &dyn Observer,
+) -> Result<Vec<Evaluated>, TrialError> {
+    let fail = |source| TrialError::Assess { contender: trial.contender.clone(), source };
+    let assessed =
+        in_batches(model, examples, observer, |batch| model.assess(batch).map_err(fail))?;
+    let Some(most) = plan.answer_tokens else {
+        return Ok(assessed.into_iter().map(|assessed| (assessed, None)).collect());
+    };
+    let said = in_batches(model, examples, observer, |batch| {
+        let prompts: Vec<Prompt<'_>> = batch.iter().map(|row| prompt(row)).collect();
+        model.generate(&prompts, most).map_err(fail)
+    })?;
+    Ok(assessed.into_iter().zip(said.into_iter().map(Some)).collect())
+}
+
+/// What `of` finds for every example, given batches of like lengths; in their order.
+fn in_batches<T>(
     model: &LoraDecoder,
     examples: &[Example],
     observer: &dyn Observer,
-    fail: &dyn Fn(ModelError) -> TrialError,
-) -> Result<Vec<Assessment>, TrialError> {
+    of: impl Fn(&[&Example]) -> Result<Vec<T>, TrialError>,
+) -> Result<Vec<T>, TrialError> {
     let lengths: Vec<u32> = examples.iter().map(|row| row.token_ids.len() as u32).collect();
-    let mut found = vec![None; examples.len()];
+    let mut found: Vec<Option<T>> = examples.iter().map(|_| None).collect();
     for positions in plan_batches(&lengths, model.batch_tokens) {
         if observer.is_interrupted() {
             return Err(TrialError::Interrupted);
         }
         let batch: Vec<&Example> = positions.iter().map(|at| &examples[*at]).collect();
-        for (at, assessed) in positions.iter().zip(model.assess(&batch).map_err(fail)?) {
-            found[*at] = Some(assessed);
+        for (at, one) in positions.iter().zip(of(&batch)?) {
+            found[*at] = Some(one);
         }
     }
-    Ok(found.into_iter().map(|assessed| assessed.expect("every row is in a batch")).collect())
-}
-
-/// The model's own answer to every example: what it says where the last answer stands.
-fn answers(
-    model: &LoraDecoder,
-    examples: &[Example],
-    most: usize,
-    observer: &dyn Observer,
-    fail: &dyn Fn(ModelError) -> TrialError,
-) -> Result<Vec<Option<Vec<u32>>>, TrialError> {
-    let lengths: Vec<u32> = examples.iter().map(|row| row.token_ids.len() as u32).collect();
-    let mut found = vec![None; examples.len()];
-    for positions in plan_batches(&lengths, model.batch_tokens) {
-        if observer.is_interrupted() {
-            return Err(TrialError::Interrupted);
-        }
-        let prompts: Vec<Prompt<'_>> = positions.iter().map(|at| prompt(&examples[*at])).collect();
-        for (at, said) in positions.iter().zip(model.generate(&prompts, most).map_err(fail)?) {
-            found[*at] = Some(said);
-        }
-    }
-    Ok(found)
+    Ok(found.into_iter().map(|one| one.expect("every row is in a batch")).collect())
 }
 
 /// What stands before an example's last answer, and the token that ends that.
