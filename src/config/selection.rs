@@ -34,9 +34,13 @@ impl Settings<'_> {
     }
 
     fn selector(&self) -> Result<Selector, ConfigError> {
+        let method = self.method()?;
+        if self.raw.selector.as_deref() == Some("auto") {
+            // docs/quality.md says why.
+            return Ok(if method.has_target() { Selector::RoundRobin } else { Selector::Top });
+        }
         let selector: Selector =
             self.one_of("selector", self.raw.selector.as_ref(), Selector::CHOICES)?;
-        let method = self.method()?;
         let why = if selector.needs_rows() && !method.takes_gradients() {
             format!("compares gradients of the pool's rows, and method `{method}` takes none")
         } else if selector.needs_examples() && !method.has_target() {

@@ -22,7 +22,7 @@ fn selected(run: &TestRun) -> Vec<ExampleId> {
 #[test]
 fn another_selector_costs_a_selection_and_a_smaller_budget_is_its_beginning() {
     let run = TestRun::new(24);
-    succeeds(run.run(&["--budget", "50%"]));
+    succeeds(run.run(&["--budget", "50%", "--selector", "top"]));
     let top = selected(&run);
     for selector in ["round-robin", "knn", "knn-kde", "mmr"] {
         let args = ["--selector", selector, "--neighbors", "4", "--redundancy-penalty", "1"];

@@ -47,7 +47,7 @@ impl Selector {
     pub const ALL: [Self; 5] = [Self::Top, Self::RoundRobin, Self::Knn, Self::KnnKde, Self::Mmr];
 
     /// The settings' words for them.
-    pub const CHOICES: &str = "top, round-robin, knn, knn-kde or mmr";
+    pub const CHOICES: &str = "auto, top, round-robin, knn, knn-kde or mmr";
 
     /// The name in settings and files.
     pub fn name(self) -> &'static str {
