@@ -8,16 +8,21 @@ KINDS = ("adam-v", "adam", "less-code", "sgd")
 def less(kind, *more):
     """LESS with a direction."""
     others = [other for other in KINDS if other != kind]
-    return ["--gradient", ",".join([kind, *others]), *more]
+    return ["--gradient", ",".join([kind, *others]), *by_score(more)]
 
 
 def method(name, *more):
     """One that takes no gradients."""
-    return ["--method", name, *more]
+    return ["--method", name, *by_score(more)]
 
 
-# In the run of this one are the trials.
-FIRST = "adam-v"
+def by_score(more):
+    """Rows are taken by score unless settings say otherwise."""
+    return more if "--selector" in more else ("--selector", "top", *more)
+
+
+# The default. In the runs of this one are the trials.
+FIRST = "adam-v.round-robin"
 
 CONTENDERS = {
     "adam-v": less("adam-v"),
@@ -41,9 +46,14 @@ CONTENDERS = {
 }
 
 # Trained with every seed; the others with one.
-FINALISTS = ("adam-v", "sgd", "adam-v.round-robin", "rds.round-robin", "bm25")
+FINALISTS = ("adam-v.round-robin", "adam-v", "sgd.round-robin", "rds.round-robin", "bm25")
 
 
 def takes_gradients(name):
     """Whether a contender is scored by gradients."""
     return "--gradient" in CONTENDERS[name]
+
+
+def name(contender):
+    """The name of what `verify` calls so."""
+    return FIRST if contender == "subset" else contender

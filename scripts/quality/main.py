@@ -66,7 +66,9 @@ class Experiment:
         run = self.work / "runs" / pool / folder
         self.select(pool, name, samples.TARGETS.values(), run)
         found = json.loads((run / "selection.json").read_text())["by_target"]
-        return {target: run / folder for target, folder in found.items()}
+        # A method that looks at no target has one for all.
+        latest = (run / "latest").read_text().strip()
+        return {target: run / found.get(target, latest) for target in samples.TARGETS.values()}
 
     def verify(self, pool, names, n_seeds):
         """Trains on subsets and evaluates each for its own target; what is trained is kept."""
@@ -91,24 +93,21 @@ class Experiment:
             *(f"--eval={name}={self.work / 'eval' / name}.jsonl" for name in evals),
             *("--against", against, "--seeds", n_seeds, "--json"),
         )
-        n_contenders = len([other for other in more if "=" in str(other)])
-        out = self.work / "found" / f"{n_seeds}-{n_contenders}" / f"{place.name}.json"
+        out = self.work / "found" / f"{place.name}.json"
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_bytes(found)
 
 
-def run(experiment, pools):
+def run(experiment, pools, names):
     samples.draw(experiment.program, experiment.model, experiment.data, experiment.work)
     for pool in pools:
         experiment.gradients(pool)
-    # What there is at any time is a whole table: of the finalists, of all, with intervals.
-    for names, n_seeds in (
-        (contenders.FINALISTS, 1),
-        (contenders.CONTENDERS, 1),
-        (contenders.FINALISTS, SEEDS),
-    ):
+    finalists = [name for name in names if name in contenders.FINALISTS]
+    # What there is at any time is a whole table: of the finalists, of all, and in the end
+    # of all with every seed that was tried.
+    for some, n_seeds in ((finalists, 1), (names, 1), (finalists, SEEDS), (names, 1)):
         for pool in pools:
-            experiment.verify(pool, names, n_seeds)
+            experiment.verify(pool, some, n_seeds)
     for pool in pools:
         experiment.verify_full(pool)
 
@@ -120,13 +119,21 @@ def main():
     parser.add_argument("--program", type=Path)
     parser.add_argument("--model", default="SmolLM2-135M-Instruct")
     parser.add_argument("--pools", nargs="+", default=["without", "with"], help="only these")
+    parser.add_argument(
+        "--contenders", nargs="+", default=list(contenders.CONTENDERS), help="only these"
+    )
     parser.add_argument("--table", action="store_true", help="only print what there is")
+    parser.add_argument("--figures", type=Path, help="a folder for raw numbers and the figure")
     known, more = parser.parse_known_args()
     work = known.work.resolve()
     if not known.table:
         program = Program(known.program, more)
-        run(Experiment(program, known.data.resolve(), work, known.model), known.pools)
-    print(tables.markdown(work / "found"))
+        experiment = Experiment(program, known.data.resolve(), work, known.model)
+        run(experiment, known.pools, known.contenders)
+    found = tables.found(work / "found")
+    if known.figures:
+        tables.write(found, known.figures)
+    print(tables.markdown(found))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,11 @@ import pyarrow.parquet as parquet
 MAX_TOKENS = 192
 N_EVAL = 200
 
+# The copy of P3 ends every answer with this text, which the model's tokenizer takes for
+# the token. Left in, it is most of what is learned from an answer of two words, and
+# decides every comparison: no answer ends with it anywhere else.
+END_OF_TEXT = "<|endoftext|>"
+
 # Rows of each source. The second pool has neither a row of GSM8K nor of TyDiQA.
 POOLS = {
     "with": {
@@ -54,6 +59,8 @@ def short_rows(program, model, files, data, run):
     rows.sort(key=lambda row: hashlib.sha256(row["id"].encode()).hexdigest())
     found = {name: [] for name in files}
     for row in rows:
+        for message in row["messages"]:
+            message["content"] = message["content"].removesuffix(END_OF_TEXT)
         found[row["source"]].append({"messages": row["messages"]})
     return found
 

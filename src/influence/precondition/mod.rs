@@ -19,7 +19,7 @@
 //! has from deciding everything. `DataInf` (Kwon et al., ICLR 2024) damps by a tenth
 //! of a mean, too.
 //!
-//! [`pool`] solves for the target's rows alone and leaves the pool's as they are; the
+//! `pool` solves for the target's rows alone and leaves the pool's as they are; the
 //! other two are cosines, for which every row's ‖x‖_M is needed.
 
 #[cfg(feature = "linalg")]
