@@ -258,8 +258,13 @@ fn the_page_needs_nothing_from_anywhere() {
     }
     // Its examples, and what searches them.
     assert_eq!(page.matches("<script").count(), 2);
-    for part in ["<h1>gsm8k from a mixture</h1>", "cut 0.", "lora.rank", "epoch-2", "zero gradient"]
-    {
+    for part in [
+        "<h1>gsm8k from a mixture</h1>",
+        "lowest selected 0.",
+        "lora.rank",
+        "epoch-2",
+        "zero gradient",
+    ] {
         assert!(page.contains(part), "the page lacks `{part}`");
     }
     // The film was <b>slow</b>: from a row.

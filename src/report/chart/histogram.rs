@@ -107,7 +107,7 @@ fn cut_line(svg: &mut String, cut: f32, histogram: &Histogram) {
     let _ = write!(
         svg,
         "<line class=\"cut\" x1=\"{x:.2}%\" x2=\"{x:.2}%\" y1=\"0\" y2=\"{PLOT}\"/>\
-         <text class=\"cut-name\" x=\"{x:.2}%\" dx=\"{dx}\" y=\"12\" text-anchor=\"{anchor}\">cut {}</text>",
+         <text class=\"cut-name\" x=\"{x:.2}%\" dx=\"{dx}\" y=\"12\" text-anchor=\"{anchor}\">lowest selected {}</text>",
         score(cut.into())
     );
 }
