@@ -68,7 +68,7 @@ pub struct Config {
     pub shard_rows: NonZeroUsize,
     /// How a subtask's examples are joined, at least one; the first one ranks.
     pub aggregations: Vec<Aggregation>,
-    /// What target rows are multiplied by.
+    /// Which inner product compares gradients.
     pub precondition: Precondition,
     /// How much to keep.
     pub budget: Budget,

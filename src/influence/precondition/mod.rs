@@ -109,17 +109,15 @@ impl Precondition {
         kind: GradientKind,
         observer: &dyn Observer,
     ) -> Result<Preconditioned, InfluenceError> {
-        if self == Self::None {
-            return Ok(Preconditioned { index, lengths: None });
-        }
-        let rows = PoolRows { pool, places: places(pool, table)?, kind };
+        let rows =
+            || Ok::<_, InfluenceError>(PoolRows { pool, places: places(pool, table)?, kind });
         match self {
-            Self::None => unreachable!("it was dealt with"),
-            Self::Pool => pool::apply(index, rows, observer),
+            Self::None => Ok(Preconditioned { index, lengths: None }),
+            Self::Pool => pool::apply(index, rows()?, observer),
             #[cfg(feature = "linalg")]
-            Self::Whiten => whiten::apply(index, &rows, observer),
+            Self::Whiten => whiten::apply(index, &rows()?, observer),
             #[cfg(feature = "linalg")]
-            Self::Target => target::apply(index, &rows, observer),
+            Self::Target => target::apply(index, &rows()?, observer),
             #[cfg(not(feature = "linalg"))]
             Self::Whiten | Self::Target => panic!("{self:?} takes feature `linalg`"),
         }

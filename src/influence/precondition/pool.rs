@@ -14,9 +14,8 @@
 //! R has d² entries, and no more than its products with vectors is needed: the
 //! equation is solved by conjugate gradients (Hestenes and Stiefel, 1952), which read
 //! the stored rows once a step and keep 4 vectors a target row in memory. A step
-//! costs about what [`score`](crate::influence::score) does with as many queries in
-//! f64; there are a few dozen of them. Sums are in f64 and in an order that depends on
-//! the table alone.
+//! decodes every row; there are a few dozen of them. Sums are in f64 and in an order
+//! that depends on the table alone.
 
 use ndarray::Array2;
 use rayon::prelude::*;
