@@ -83,33 +83,41 @@ impl std::str::FromStr for Part {
 /// Makes the list of the store in `dir`, whose shards are in the folder
 /// `dir/folder`, for the rows of a table, unless it is there already.
 ///
-/// Shards of the same store that have some of the rows are taken over, whatever
-/// else they have; the rest of the rows, in order of id, make new ones of
-/// `shard_rows` rows. One process at a time may do this.
+/// Shards with one of `headers` that have some of the rows are taken over, those
+/// with the first of them first, whatever else they have; the rest of the rows,
+/// in order of id, make new ones of `shard_rows` rows with the first header. One
+/// process at a time may do this.
 ///
 /// # Errors
 ///
 /// If the folder or a shard cannot be read, or the list cannot be written.
+///
+/// # Panics
+///
+/// If there is no header.
 pub fn plan_shards(
     dir: &Path,
     folder: &Path,
-    header: &StoreHeader,
+    headers: &[StoreHeader],
     rows: &[TableRow],
     shard_rows: NonZeroUsize,
 ) -> Result<ShardList, StoreError> {
+    let header = &headers[0];
     // A target may have an example twice.
     let mut positions: Vec<usize> = (0..rows.len()).collect();
     positions.dedup_by_key(|position| rows[*position].id);
     let ids = |positions: &[usize]| positions.iter().map(|at| rows[*at].id).collect::<Vec<_>>();
     let made_for = shard_fingerprint(header, ids(&positions));
-    let earlier = ShardList::read(dir).ok();
-    if let Some(list) = earlier.filter(|list| list.made_for == made_for && list.folder == folder)
+    let earlier = ShardList::read(dir).ok().filter(|list| {
+        list.made_for == made_for && list.folder == folder && list.has_only(headers)
+    });
+    if let Some(list) = earlier
         && can_be_completed(&list, dir, header, rows)?
     {
         return Ok(list);
     }
     let mut list = ShardList { folder: folder.to_owned(), made_for, shards: Vec::new() };
-    for shard in stored_shards(&list.folder(dir), header)? {
+    for shard in stored_shards(&list.folder(dir), headers)? {
         let stored: Vec<ExampleId> = shard.ids().collect();
         let is_stored = |position: &mut usize| stored.binary_search(&rows[*position].id).is_ok();
         let served: Vec<usize> = positions.extract_if(.., is_stored).collect();
@@ -127,11 +135,16 @@ pub fn plan_shards(
     Ok(list)
 }
 
-/// The shards in the folder `dir` that are of the store with `header` and whole.
-fn stored_shards(dir: &Path, header: &StoreHeader) -> Result<Vec<Shard>, StoreError> {
-    let names = committed(dir, header).map_err(|err| StoreErrorKind::from(err).at(dir))?;
-    let open = |name: &String| Shard::open_made_from(dir, name).transpose();
-    names.iter().filter_map(open).collect()
+/// The shards in the folder `dir` that have one of `headers`, in their order, and
+/// are whole.
+fn stored_shards(dir: &Path, headers: &[StoreHeader]) -> Result<Vec<Shard>, StoreError> {
+    let mut shards = Vec::new();
+    for header in headers {
+        let names = committed(dir, header).map_err(|err| StoreErrorKind::from(err).at(dir))?;
+        let open = |name: &String| Shard::open_made_from(dir, name).transpose();
+        shards.extend(names.iter().filter_map(open).collect::<Result<Vec<_>, _>>()?);
+    }
+    Ok(shards)
 }
 
 /// Whether every listed shard is there, or can be computed: it is of nothing but

@@ -139,11 +139,14 @@ impl Run<'_> {
                 let header = header(self.config, &checkpoint, split, &layout, gradient.clone());
                 let dir = self.dir.store(checkpoint.label(), split);
                 let folder = self.shards_folder(&checkpoint, split)?;
-                if self.force.contains(&Stage::Gradients) {
+                let headers = if self.force.contains(&Stage::Gradients) {
                     remove_shards(&dir.join(&folder), &header)?;
-                }
+                    vec![header]
+                } else {
+                    header.that_serve()
+                };
                 let shard_rows = self.config.shard_rows;
-                let list = plan_shards(&dir, &folder, &header, source.rows(), shard_rows)?;
+                let list = plan_shards(&dir, &folder, &headers, source.rows(), shard_rows)?;
                 let n_new = list.missing(&dir).map(ListedShard::n_rows).sum();
                 stores.push(RunStore { dir, list, n_new });
             }

@@ -10,11 +10,13 @@ use crate::pool::ExampleId;
 
 /// A complete store: every listed shard committed, proven whole and mapped.
 /// Rows stand in order of id within a shard. Shards may hold rows that have
-/// left the table, and two of them the same one.
+/// left the table, two of them the same one, and some of them gradients of more
+/// kinds than others.
 #[derive(Debug)]
 pub struct GradientStore {
     dir: PathBuf,
     folder: PathBuf,
+    header: StoreHeader,
     shards: Vec<Shard>,
 }
 
@@ -69,11 +71,13 @@ impl GradientStore {
         let Some(first) = shards.first() else {
             return Err(StoreErrorKind::Layout("lists no shards").at(&ShardList::path(dir)));
         };
+        let mut header = first.header().clone();
         for shard in &shards {
-            check_same_store(first, shard)
+            check_same_store(&header, shard.header())
                 .map_err(|kind| kind.at(&shard_path(folder, shard.fingerprint())))?;
+            header.kinds.retain(|kind| shard.header().kinds.contains(kind));
         }
-        Ok(Self { dir: dir.to_owned(), folder: folder.to_owned(), shards })
+        Ok(Self { dir: dir.to_owned(), folder: folder.to_owned(), header, shards })
     }
 
     /// Writes a whole store to `dir`, a shard for each of `shards`, and opens it.
@@ -103,9 +107,9 @@ impl GradientStore {
         &self.dir
     }
 
-    /// What the rows are.
+    /// What the rows are; its kinds are those that every shard has.
     pub fn header(&self) -> &StoreHeader {
-        self.shards[0].header()
+        &self.header
     }
 
     /// 32 hex digits over what its shards were made from: equal for stores of
@@ -186,9 +190,9 @@ impl GradientStore {
     }
 }
 
-fn check_same_store(first: &Shard, shard: &Shard) -> Result<(), StoreErrorKind> {
-    first.header().check_comparable(shard.header(), "the first shard")?;
-    if first.header() == shard.header() {
+fn check_same_store(first: &StoreHeader, shard: &StoreHeader) -> Result<(), StoreErrorKind> {
+    first.check_comparable(shard, "the first shard")?;
+    if first.has_rows_of(shard) {
         Ok(())
     } else {
         Err(StoreErrorKind::Layout("has another header than the first shard"))

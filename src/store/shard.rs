@@ -12,7 +12,7 @@ use arrow::error::ArrowError;
 use serde::{Deserialize, Serialize};
 
 use super::checked_file::{Proof, marker_path, read_marker};
-use super::shard_list::header_fingerprint;
+use super::shard_list::shard_prefix;
 use super::unit_rows::{self, UnitRows};
 use super::{CheckedFile, FORMAT, Flag, Split, StoreDtype, StoreError, StoreErrorKind, commit};
 use crate::gradient::direction::GradientKind;
@@ -30,7 +30,7 @@ pub struct StoreHeader {
     pub format: u32,
     /// Fingerprint of what the gradients are of: model, adapter, precision.
     pub gradient: String,
-    /// The kinds of gradient stored.
+    /// The kinds of gradient stored, ascending.
     pub kinds: Vec<GradientKind>,
     /// Fingerprint of the parameter layout.
     pub layout: String,
@@ -65,6 +65,29 @@ impl StoreHeader {
                 elsewhere: elsewhere.to_owned(),
             }),
         }
+    }
+
+    /// This header, then those of stores that have its rows and gradients of more
+    /// kinds beside them, the fewest first.
+    pub fn that_serve(&self) -> Vec<Self> {
+        let more: Vec<_> =
+            GradientKind::ALL.iter().filter(|kind| !self.kinds.contains(kind)).collect();
+        let mut headers: Vec<Self> = (0..1_usize << more.len())
+            .map(|chosen| {
+                let added = more.iter().enumerate().filter(|(at, _)| chosen >> at & 1 == 1);
+                let mut kinds = self.kinds.clone();
+                kinds.extend(added.map(|(_, kind)| **kind));
+                kinds.sort_unstable();
+                Self { kinds, ..self.clone() }
+            })
+            .collect();
+        headers.sort_by_key(|header| header.kinds.len());
+        headers
+    }
+
+    /// Whether the two are equal, but for the kinds of gradient.
+    pub(super) fn has_rows_of(&self, other: &Self) -> bool {
+        *self == Self { kinds: self.kinds.clone(), ..other.clone() }
     }
 
     fn schema(&self) -> Schema {
@@ -157,7 +180,7 @@ fn record_batch(header: &StoreHeader, rows: ShardRows) -> Result<RecordBatch, Ar
 /// If the folder cannot be read.
 pub fn committed(dir: &Path, header: &StoreHeader) -> std::io::Result<Vec<String>> {
     let mut found = Vec::new();
-    let prefix = format!("{}-", header_fingerprint(header));
+    let prefix = shard_prefix(header);
     let entries = match fs_err::read_dir(dir) {
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(found),
         entries => entries?,

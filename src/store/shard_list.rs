@@ -67,7 +67,7 @@ pub(crate) fn ranges(positions: &[usize]) -> Vec<Range<usize>> {
 /// # Panics
 ///
 /// Never: a header is plain JSON.
-pub(crate) fn header_fingerprint(header: &StoreHeader) -> String {
+fn header_fingerprint(header: &StoreHeader) -> String {
     let json = serde_json::to_vec(header).expect("plain JSON");
     blake3::Hash::from(blake3::derive_key("less-select store header v1", &json)).to_hex()[..8]
         .to_owned()
@@ -85,7 +85,12 @@ pub fn rows_fingerprint(ids: impl IntoIterator<Item = ExampleId>) -> String {
 /// What a shard is made from: the store it belongs to, and its examples. Not
 /// the batch size, which changes nothing but rounding.
 pub fn shard_fingerprint(header: &StoreHeader, ids: impl IntoIterator<Item = ExampleId>) -> String {
-    format!("{}-{}", header_fingerprint(header), rows_fingerprint(ids))
+    shard_prefix(header) + &rows_fingerprint(ids)
+}
+
+/// How the [`shard_fingerprint`]s of a store with `header` begin.
+pub(crate) fn shard_prefix(header: &StoreHeader) -> String {
+    header_fingerprint(header) + "-"
 }
 
 impl ShardList {
@@ -144,6 +149,13 @@ impl ShardList {
     /// The folder that holds the shards of the store in `dir`.
     pub fn folder(&self, dir: &Path) -> PathBuf {
         if self.folder.as_os_str().is_empty() { dir.to_owned() } else { dir.join(&self.folder) }
+    }
+
+    /// Whether all shards are of stores with these headers.
+    pub(crate) fn has_only(&self, headers: &[StoreHeader]) -> bool {
+        let prefixes: Vec<String> = headers.iter().map(shard_prefix).collect();
+        let is_of_one = |name: &String| prefixes.iter().any(|prefix| name.starts_with(prefix));
+        self.shards.iter().all(|shard| is_of_one(&shard.fingerprint))
     }
 
     /// Shards that nobody has committed yet.

@@ -223,6 +223,31 @@ fn runs_of_the_same_checkpoints_share_gradients_in_a_common_folder() {
 }
 
 #[test]
+fn a_store_of_more_directions_serves_a_run_that_asks_for_one() {
+    let (several, one) = (TestRun::new(12), TestRun::new(12));
+    let store = several.path("store");
+    let shared = ["--gradient-store", store.to_str().unwrap()];
+    several.succeeds(&[&shared[..], &["--gradient", "sgd,adam-v"]].concat());
+    let said = one.succeeds(&shared);
+    assert!(line(&said, "gradients").contains("30 gradients stored, 0 of them new"), "{said:?}");
+    let alone = TestRun::new(12);
+    alone.succeeds(&[]);
+    assert_eq!(one.subset(), alone.subset());
+
+    // What comes later has the one direction, and stands beside what was there.
+    one.write_pool(0..14);
+    let said = one.succeeds(&shared);
+    assert!(line(&said, "gradients").contains("34 gradients stored, 4 of them new"), "{said:?}");
+    assert_selects_as_from_the_start(&one);
+
+    // Forced, they are computed, and the others' stay.
+    let said = one.succeeds(&[&shared[..], &["--force", "gradients"]].concat());
+    assert!(line(&said, "gradients").contains("34 gradients stored ("), "{said:?}");
+    let said = several.succeeds(&[&shared[..], &["--gradient", "sgd,adam-v"]].concat());
+    assert!(said.stderr.contains("gradients  unchanged"), "{}", said.stderr);
+}
+
+#[test]
 fn metrics_of_the_last_run_are_written_for_prometheus() {
     let run = TestRun::new(12);
     let metrics = ["--metrics", "metrics.prom"];

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::slice;
 
 use less_select::checkpoint::{Checkpoint, checkpoints_in};
 use less_select::compute::Dtype;
@@ -65,7 +66,8 @@ fn collected(
         let dir = dir.join(checkpoint.label()).join(split.to_string());
         let header = store_header(measure, checkpoint.label(), split, StoreDtype::F32);
         let shard_rows = NonZeroUsize::new(7).unwrap();
-        plan_shards(&dir, Path::new(""), &header, &table.rows, shard_rows).unwrap();
+        plan_shards(&dir, Path::new(""), slice::from_ref(&header), &table.rows, shard_rows)
+            .unwrap();
         let settings =
             CollectSettings { header, batch_tokens: 100, threads: one, part: Part::WHOLE };
         collect(&mut model, table, measure, &dir, &settings, &Silent).unwrap();

@@ -3,6 +3,7 @@
 
 use std::num::NonZeroUsize;
 use std::path::Path;
+use std::slice;
 
 use less_select::gradient::PerExampleGradients;
 use less_select::gradient::collect::{
@@ -186,7 +187,7 @@ impl Setup {
             Measure { kinds: &self.kinds, moments: Some(&moments), projection: &projection };
         let header = store_header(measure, &format!("epoch-{epoch}"), split, self.dtype);
         let shard_rows = NonZeroUsize::new(self.shard_rows).unwrap();
-        plan_shards(dir, Path::new(""), &header, &table.rows, shard_rows).unwrap();
+        plan_shards(dir, Path::new(""), slice::from_ref(&header), &table.rows, shard_rows).unwrap();
         let settings = CollectSettings {
             header,
             batch_tokens: self.batch_tokens,
