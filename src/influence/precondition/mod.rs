@@ -152,6 +152,12 @@ impl PoolRows<'_> {
         unit.decode(row..row + 1).into_iter().map(f64::from).collect()
     }
 
+    /// `[n × proj_dim]`.
+    fn block(&self, places: &[RowPlace]) -> Array2<f64> {
+        let values: Vec<f64> = places.iter().flat_map(|place| self.row(*place)).collect();
+        Array2::from_shape_vec((places.len(), self.dim()), values).expect("rows of one length")
+    }
+
     /// λ of the second moment of the rows at `places`.
     fn damping(&self, places: &[RowPlace]) -> f64 {
         let square = |place: &RowPlace| self.row(*place).iter().map(|value| value * value).sum();

@@ -13,11 +13,11 @@
 //!
 //! R has d² entries, and no more than its products with vectors is needed: the
 //! equation is solved by conjugate gradients (Hestenes and Stiefel, 1952), which read
-//! the stored rows once a step and keep 4 vectors a target row in memory. A step
-//! decodes every row; there are a few dozen of them. Sums are in f64 and in an order
+//! the stored rows once a step, for many target rows together, and keep 4 vectors a
+//! target row in memory. There are a few dozen steps. Sums are in f64 and in an order
 //! that depends on the table alone.
 
-use ndarray::Array2;
+use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
 use rayon::prelude::*;
 
 use super::{PoolRows, Preconditioned, divide, with_rows};
@@ -37,7 +37,7 @@ const CHUNK_ROWS: usize = 256;
 const CHUNKS: usize = 16;
 
 /// Target rows that are solved for together.
-const TOGETHER: usize = 16;
+const TOGETHER: usize = 64;
 
 /// `index` for the pool's `rows`.
 pub(super) fn apply(
@@ -47,16 +47,14 @@ pub(super) fn apply(
 ) -> Result<Preconditioned, InfluenceError> {
     let moment = SecondMoment::new(rows);
     let index = with_rows(index, |mut rows| {
-        for start in (0..rows.nrows()).step_by(TOGETHER) {
-            let together = start..rows.nrows().min(start + TOGETHER);
-            let right: Vec<Vec<f64>> = together.clone().map(|row| rows.row(row).to_vec()).collect();
-            for (at, solved) in together.zip(moment.solve(&right, observer)?) {
-                let length = dot(&solved, &solved).sqrt();
-                rows.row_mut(at).assign(&ndarray::aview1(&solved));
-                divide(rows.row_mut(at), length);
+        for mut together in rows.axis_chunks_iter_mut(Axis(0), TOGETHER) {
+            let solved = moment.solve(together.view(), observer)?;
+            for (mut row, solved) in together.rows_mut().into_iter().zip(solved) {
+                row.assign(&solved);
+                divide(row, solved.dot(&solved).sqrt());
             }
         }
-        Ok::<Array2<f64>, _>(rows)
+        Ok(rows)
     })?;
     Ok(Preconditioned { index, lengths: None })
 }
@@ -76,49 +74,33 @@ impl<'a> SecondMoment<'a> {
         Self { rows, places, damping }
     }
 
-    /// (R + λI)·v of each of `vectors`.
-    fn times(&self, vectors: &[&[f64]]) -> Vec<Vec<f64>> {
-        let n_rows = self.places.len().max(1) as f64;
-        let mut sums: Vec<Vec<f64>> =
-            vectors.iter().map(|vector| vec![0.0; vector.len()]).collect();
+    /// (R + λI)·v of each of `vectors`, `[n × proj_dim]`.
+    fn times(&self, vectors: ArrayView2<'_, f64>) -> Array2<f64> {
+        // The sum of x⟨x, v⟩ over some rows.
+        let part = |places: &[RowPlace]| {
+            let rows = self.rows.block(places);
+            vectors.dot(&rows.t()).dot(&rows)
+        };
+        let mut sums = Array2::zeros(vectors.dim());
         for places in self.places.chunks(CHUNKS * CHUNK_ROWS) {
-            let parts: Vec<Vec<Vec<f64>>> =
-                places.par_chunks(CHUNK_ROWS).map(|places| self.part(places, vectors)).collect();
-            for part in parts {
-                for (sum, part) in sums.iter_mut().zip(part) {
-                    add(sum, 1.0, &part);
-                }
+            let parts: Vec<Array2<f64>> = places.par_chunks(CHUNK_ROWS).map(part).collect();
+            for part in &parts {
+                sums += part;
             }
         }
-        for (sum, vector) in sums.iter_mut().zip(vectors) {
-            for value in sum.iter_mut() {
-                *value /= n_rows;
-            }
-            add(sum, self.damping, vector);
-        }
+        sums /= self.places.len().max(1) as f64;
+        sums.scaled_add(self.damping, &vectors);
         sums
     }
 
-    /// The sum of x⟨x, v⟩ over some rows, of each of `vectors`.
-    fn part(&self, places: &[RowPlace], vectors: &[&[f64]]) -> Vec<Vec<f64>> {
-        let mut sums: Vec<Vec<f64>> =
-            vectors.iter().map(|vector| vec![0.0; vector.len()]).collect();
-        for place in places {
-            let row = self.rows.row(*place);
-            for (sum, vector) in sums.iter_mut().zip(vectors) {
-                add(sum, dot(&row, vector), &row);
-            }
-        }
-        sums
-    }
-
-    /// Solves (R + λI)·x = b for each b of `right`; a b of zeros gives zeros.
+    /// Solves (R + λI)·x = b for each b of `right`, `[n × proj_dim]`; a b of zeros gives
+    /// zeros.
     fn solve(
         &self,
-        right: &[Vec<f64>],
+        right: ArrayView2<'_, f64>,
         observer: &dyn Observer,
-    ) -> Result<Vec<Vec<f64>>, InfluenceError> {
-        let mut equations: Vec<Equation> = right.iter().map(|right| Equation::new(right)).collect();
+    ) -> Result<Vec<Array1<f64>>, InfluenceError> {
+        let mut equations: Vec<Equation> = right.rows().into_iter().map(Equation::new).collect();
         for _ in 0..MOST_STEPS {
             if observer.is_interrupted() {
                 return Err(InfluenceError::Interrupted);
@@ -128,11 +110,13 @@ impl<'a> SecondMoment<'a> {
             if open.is_empty() {
                 return Ok(equations.into_iter().map(|equation| equation.solution).collect());
             }
-            let directions: Vec<&[f64]> =
-                open.iter().map(|equation| equation.direction.as_slice()).collect();
-            let products = self.times(&directions);
-            for (equation, product) in open.iter_mut().zip(products) {
-                equation.step(&product);
+            let mut directions = Array2::zeros((open.len(), right.ncols()));
+            for (at, equation) in open.iter().enumerate() {
+                directions.slice_mut(s![at, ..]).assign(&equation.direction);
+            }
+            let products = self.times(directions.view());
+            for (equation, product) in open.iter_mut().zip(products.rows()) {
+                equation.step(product);
             }
         }
         let checkpoint = self.rows.pool.header().checkpoint.clone();
@@ -142,23 +126,23 @@ impl<'a> SecondMoment<'a> {
 
 /// An equation on its way to a solution by conjugate gradients.
 struct Equation {
-    solution: Vec<f64>,
+    solution: Array1<f64>,
     /// What is left of the right side.
-    residual: Vec<f64>,
+    residual: Array1<f64>,
     /// Where the next step goes.
-    direction: Vec<f64>,
+    direction: Array1<f64>,
     /// ‖residual‖², now and when the equation is solved.
     left: f64,
     enough: f64,
 }
 
 impl Equation {
-    fn new(right: &[f64]) -> Self {
-        let left = dot(right, right);
+    fn new(right: ArrayView1<'_, f64>) -> Self {
+        let left = right.dot(&right);
         Self {
-            solution: vec![0.0; right.len()],
-            residual: right.to_vec(),
-            direction: right.to_vec(),
+            solution: Array1::zeros(right.len()),
+            residual: right.to_owned(),
+            direction: right.to_owned(),
             left,
             enough: left * TOLERANCE * TOLERANCE,
         }
@@ -169,36 +153,13 @@ impl Equation {
     }
 
     /// A step, given the matrix times the direction.
-    fn step(&mut self, product: &[f64]) {
-        let length = self.left / dot(&self.direction, product);
-        add(&mut self.solution, length, &self.direction);
-        add(&mut self.residual, -length, product);
-        let left = dot(&self.residual, &self.residual);
-        let turn = left / self.left;
-        for (direction, residual) in self.direction.iter_mut().zip(&self.residual) {
-            *direction = residual + turn * *direction;
-        }
+    fn step(&mut self, product: ArrayView1<'_, f64>) {
+        let length = self.left / self.direction.dot(&product);
+        self.solution.scaled_add(length, &self.direction);
+        self.residual.scaled_add(-length, &product);
+        let left = self.residual.dot(&self.residual);
+        self.direction *= left / self.left;
+        self.direction += &self.residual;
         self.left = left;
     }
-}
-
-/// Partial sums, which become vector instructions; their order is fixed.
-const LANES: usize = 8;
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    let (a, a_rest) = a.as_chunks::<LANES>();
-    let (b, b_rest) = b.as_chunks::<LANES>();
-    let mut sums = [0.0; LANES];
-    for (a, b) in a.iter().zip(b) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * b;
-        }
-    }
-    let rest: f64 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f64>() + rest
-}
-
-/// `sum += times · row`.
-fn add(sum: &mut [f64], times: f64, row: &[f64]) {
-    sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += times * value);
 }

@@ -21,7 +21,6 @@ use super::{PoolRows, Preconditioned, divide, lapack, with_rows};
 use crate::influence::InfluenceError;
 use crate::influence::index::TargetIndex;
 use crate::progress::Observer;
-use crate::store::gradient_store::RowPlace;
 
 /// The longest rows whose second moment is made: 2 GiB.
 const MOST_DIMS: usize = 1 << 14;
@@ -62,7 +61,7 @@ pub(super) fn apply(
             return Err(InfluenceError::Interrupted);
         }
         let stripes = places.par_chunks(STRIPE).map(|places| {
-            let columns = decoded(rows, places).reversed_axes();
+            let columns = rows.block(places).reversed_axes();
             let white = solve(factor.view(), UPLO::Lower, columns)?;
             let lengths = white.columns().into_iter().map(|row| row.dot(&row).sqrt());
             Ok(lengths.collect())
@@ -85,7 +84,7 @@ fn second_moment(
         if observer.is_interrupted() {
             return Err(InfluenceError::Interrupted);
         }
-        let block = decoded(rows, places);
+        let block = rows.block(places);
         let columns: Vec<_> = moment.axis_chunks_iter_mut(Axis(0), STRIPE).collect();
         columns.into_par_iter().enumerate().for_each(|(stripe, mut sums)| {
             let start = stripe * STRIPE;
@@ -106,10 +105,4 @@ fn solve(
     right: Array2<f64>,
 ) -> Result<Array2<f64>, LinalgError> {
     factor.solve_triangular_into(half, Diag::NonUnit, right)
-}
-
-/// `[n × proj_dim]`.
-fn decoded(rows: &PoolRows<'_>, places: &[RowPlace]) -> Array2<f64> {
-    let values: Vec<Vec<f64>> = places.par_iter().map(|place| rows.row(*place)).collect();
-    Array2::from_shape_vec((places.len(), rows.dim()), values.concat()).expect("rows of one length")
 }
