@@ -11,6 +11,11 @@ def less(kind, *more):
     return ["--gradient", ",".join([kind, *others]), *by_score(more)]
 
 
+def preconditioned(kind, precondition, *more):
+    """LESS with a direction and another inner product, which takes no others along."""
+    return ["--gradient", kind, "--precondition", precondition, *by_score(more)]
+
+
 def method(name, *more):
     """One that takes no gradients."""
     return ["--method", name, *by_score(more)]
@@ -33,9 +38,14 @@ CONTENDERS = {
     "sgd.cosine-of-mean": less("sgd", "--aggregation", "cosine-of-mean"),
     "adam-v.round-robin": less("adam-v", "--selector", "round-robin"),
     "sgd.round-robin": less("sgd", "--selector", "round-robin"),
+    "adam.round-robin": less("adam", "--selector", "round-robin"),
+    "less-code.round-robin": less("less-code", "--selector", "round-robin"),
     "adam-v.knn": less("adam-v", "--selector", "knn"),
     "adam-v.knn-kde": less("adam-v", "--selector", "knn-kde"),
     "adam-v.mmr": less("adam-v", "--selector", "mmr"),
+    "adam-v.pool.round-robin": preconditioned("adam-v", "pool", "--selector", "round-robin"),
+    "adam-v.whiten.round-robin": preconditioned("adam-v", "whiten", "--selector", "round-robin"),
+    "adam-v.target.round-robin": preconditioned("adam-v", "target", "--selector", "round-robin"),
     "rds": method("rds"),
     "rds.round-robin": method("rds", "--selector", "round-robin"),
     "bm25": method("bm25"),

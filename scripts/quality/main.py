@@ -37,7 +37,7 @@ class Experiment:
         self.program, self.data, self.work, self.model = program, data, work, model
 
     def settings(self, pool, targets):
-        paths = [f"{name}={self.data / 'target' / name}.jsonl" for name in targets]
+        paths = [f"{name}={self.work / 'target' / name}.jsonl" for name in targets]
         return [
             *("--model", self.model, "--pool", self.work / "pools" / pool),
             *(f"--target={path}" for path in paths),
@@ -70,20 +70,23 @@ class Experiment:
         latest = (run / "latest").read_text().strip()
         return {target: run / found.get(target, latest) for target in samples.TARGETS.values()}
 
-    def verify(self, pool, names, n_seeds):
+    def verify(self, pool, names, evals, n_seeds):
         """Trains on subsets and evaluates each for its own target; what is trained is kept."""
         subsets = {name: self.subsets(pool, name) for name in names if name != contenders.FIRST}
-        for eval_name, target in samples.TARGETS.items():
+        for eval_name in evals:
+            target = samples.TARGETS[eval_name]
             place = self.work / "trials" / f"{pool}-{eval_name}"
             self.select(pool, contenders.FIRST, [target], place)
-            others = [f"{name}={found[target]}" for name, found in subsets.items()]
-            self.compare(place, pool, others, [eval_name], "random,base", n_seeds)
+            more = [f"{name}={found[target]}" for name, found in subsets.items()]
+            if eval_name in samples.ANSWER_TOKENS:
+                more += ["--answers", samples.ANSWER_TOKENS[eval_name]]
+            self.compare(place, pool, more, [eval_name], "random,base", n_seeds)
 
-    def verify_full(self, pool):
+    def verify_full(self, pool, evals):
         """The whole pool, in as many passes: once for all evaluations."""
         place = self.work / "trials" / f"{pool}-full"
         self.select(pool, contenders.FIRST, samples.TARGETS.values(), place)
-        self.compare(place, pool, ["--passes", 3, "--equal-passes"], samples.TARGETS, "full", 1)
+        self.compare(place, pool, ["--passes", 3, "--equal-passes"], evals, "full", 1)
 
     def compare(self, place, pool, more, evals, against, n_seeds):
         if "--passes" not in more:
@@ -98,7 +101,7 @@ class Experiment:
         out.write_bytes(found)
 
 
-def run(experiment, pools, names):
+def run(experiment, pools, names, evals):
     samples.draw(experiment.program, experiment.model, experiment.data, experiment.work)
     for pool in pools:
         experiment.gradients(pool)
@@ -107,9 +110,9 @@ def run(experiment, pools, names):
     # of all with every seed that was tried.
     for some, n_seeds in ((finalists, 1), (names, 1), (finalists, SEEDS), (names, 1)):
         for pool in pools:
-            experiment.verify(pool, some, n_seeds)
+            experiment.verify(pool, some, evals, n_seeds)
     for pool in pools:
-        experiment.verify_full(pool)
+        experiment.verify_full(pool, evals)
 
 
 def main():
@@ -122,6 +125,9 @@ def main():
     parser.add_argument(
         "--contenders", nargs="+", default=list(contenders.CONTENDERS), help="only these"
     )
+    parser.add_argument(
+        "--evals", nargs="+", default=list(samples.TARGETS), help="only these"
+    )
     parser.add_argument("--table", action="store_true", help="only print what there is")
     parser.add_argument("--figures", type=Path, help="a folder for raw numbers and the figure")
     known, more = parser.parse_known_args()
@@ -129,7 +135,7 @@ def main():
     if not known.table:
         program = Program(known.program, more)
         experiment = Experiment(program, known.data.resolve(), work, known.model)
-        run(experiment, known.pools, known.contenders)
+        run(experiment, known.pools, known.contenders, known.evals)
     found = tables.found(work / "found")
     if known.figures:
         tables.write(found, known.figures)

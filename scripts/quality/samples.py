@@ -26,7 +26,11 @@ POOLS = {
     "without": {"t0_p3": 1200, "gpteacher_roleplay": 500, "gpteacher_toolformer": 700},
 }
 # The target that an evaluation is selected for.
-TARGETS = {"gsm8k": "gsm8k", "tydiqa": "tydiqa", "bbh": "bbh_direct"}
+TARGETS = {"gsm8k": "gsm8k", "tydiqa": "tydiqa", "bbh": "bbh_direct", "bbh_cot": "bbh_cot"}
+
+# Most tokens of the model's own answer, where an evaluation's answers are so short that
+# their words can be compared.
+ANSWER_TOKENS = {"tydiqa": 16}
 
 
 def data_files(folder):
@@ -43,9 +47,25 @@ def draw(program, model, data, work):
         for source, n_rows in quotas.items():
             write(work / "pools" / pool / f"{source}.jsonl", rows[source][:n_rows])
     rows = short_rows(program, model, data_files(data / "eval"), data, work / "all-eval")
-    for name in TARGETS:
-        write(work / "eval" / f"{name}.jsonl", rows[name][:N_EVAL])
+    for name, found in rows.items():
+        write(work / "eval" / f"{name}.jsonl", found[:N_EVAL])
+    for name in ("gsm8k", "tydiqa", "bbh_direct"):
+        write(work / "target" / f"{name}.jsonl", read(data / "target" / f"{name}.jsonl"))
+    draw_chains_of_thought(data, work)
     (work / "samples.done").touch()
+
+
+def draw_chains_of_thought(data, work):
+    """Of the three answers of each subtask that think aloud one is the target, the others
+    are the evaluation, since there is no other. They are longer than the pool's rows."""
+    rows = read(data / "target" / "bbh.jsonl")
+    first = {}
+    for row in rows:
+        first.setdefault(row["subtask"], row["id"])
+    is_target = {row["id"]: first[row["subtask"]] == row["id"] for row in rows}
+    for folder, wanted in (("target", True), ("eval", False)):
+        chosen = [row for row in rows if is_target[row["id"]] == wanted]
+        write(work / folder / "bbh_cot.jsonl", chosen)
 
 
 def short_rows(program, model, files, data, run):
@@ -63,6 +83,10 @@ def short_rows(program, model, files, data, run):
             message["content"] = message["content"].removesuffix(END_OF_TEXT)
         found[row["source"]].append({"messages": row["messages"]})
     return found
+
+
+def read(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def write(path, rows):

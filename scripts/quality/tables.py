@@ -34,18 +34,29 @@ def markdown(comparisons):
 
 def table(pool, comparison):
     reference = comparison["reference"]
+    has_f1 = any(standing["f1"] for standing in comparison["standings"])
+    heads = ["contender", "trials", "loss"]
+    heads += [f"less {reference}'s"] if reference else []
+    heads += ["exact", "F1"] if has_f1 else ["exact"]
     lines = [
         f"\n### {comparison['eval']}, pool {pool} ({comparison['n-examples']} rows)\n",
-        "| contender | trials | loss | " + (f"less {reference}'s | " if reference else "") + "exact |",
-        "|---|---|---|---|" + ("---|" if reference else ""),
+        row(heads),
+        "|" + "---|" * len(heads),
     ]
     for standing in comparison["standings"]:
-        cells = [contenders.name(standing["contender"]), standing["n-trials"], estimate(standing["loss"])]
+        name = contenders.name(standing["contender"])
+        cells = [name, standing["n-trials"], estimate(standing["loss"])]
         if reference:
             cells.append(estimate(standing["loss-difference"], "+"))
         cells.append(f"{100 * standing['exact']['mean']:.1f} %")
-        lines.append("| " + " | ".join(map(str, cells)) + " |")
+        if has_f1:
+            cells.append(estimate(standing["f1"]))
+        lines.append(row(cells))
     return "\n".join(lines)
+
+
+def row(cells):
+    return "| " + " | ".join(map(str, cells)) + " |"
 
 
 def estimate(value, sign=""):
