@@ -1,8 +1,9 @@
-//! A shard of stored gradients. An even first byte: the rest is the data file,
+//! A shard of stored gradients, an index, cosines. An even first byte: the rest is the data file,
 //! under a marker that vouches for it. An odd one: the rest is the marker.
 #![no_main]
 
 use less_select::gradient::direction::GradientKind;
+use less_select::influence::example_scores_file::CosinesFile;
 use less_select::influence::index::TargetIndex;
 use less_select::store::gradient_store::GradientStore;
 use less_select_fuzz as fuzz;
@@ -31,6 +32,7 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
         fuzz::file(&format!("store/{name}.json"), &marker);
     }
     let _ = TargetIndex::open(&dir, "epoch-1");
+    let _ = CosinesFile::open(&dir.join("epoch-1.arrow"));
     let Ok(store) = GradientStore::open(&dir) else { return };
     for shard in store.shards() {
         let n_rows = shard.n_rows();
