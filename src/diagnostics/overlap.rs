@@ -1,29 +1,14 @@
-//! Which rows are the best, and how many of them others have, too.
+//! How many of some rows others have, too.
 
-/// Which rows of a sample are the best.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Best {
-    is_in: Vec<bool>,
-    n: usize,
-}
+use std::collections::BTreeSet;
 
-impl Best {
-    /// The `n` highest of `scores` ([`f32::total_cmp`]); of equal ones the first.
-    pub(super) fn of(scores: &[f32], n: usize) -> Self {
-        let mut order: Vec<usize> = (0..scores.len()).collect();
-        order.sort_unstable_by(|a, b| scores[*b].total_cmp(&scores[*a]).then_with(|| a.cmp(b)));
-        let mut is_in = vec![false; scores.len()];
-        for row in order.into_iter().take(n) {
-            is_in[row] = true;
-        }
-        Self { is_in, n }
-    }
-}
+/// Rows of a sample that are selected from a part of what the selection was made
+/// from, by their places in it.
+pub(super) type Chosen = BTreeSet<usize>;
 
-/// The share of the best that both have.
-pub(super) fn overlap(one: &Best, other: &Best) -> f64 {
-    let n_shared = one.is_in.iter().zip(&other.is_in).filter(|(a, b)| **a && **b).count();
-    n_shared as f64 / one.n as f64
+/// The share of `one` that `other` has, too; both have as many.
+pub(super) fn overlap(one: &Chosen, other: &Chosen) -> f64 {
+    one.intersection(other).count() as f64 / one.len() as f64
 }
 
 #[cfg(test)]
@@ -31,17 +16,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_overlap_is_the_share_of_the_best_that_both_have() {
-        let scores = [0.9, 0.1, 0.8, 0.7, 0.2];
-        let others = [0.9, 0.8, 0.1, 0.7, 0.2];
-        let share = |n| overlap(&Best::of(&scores, n), &Best::of(&others, n));
-        approx::assert_relative_eq!(share(1), 1.0);
-        approx::assert_relative_eq!(share(2), 0.5);
-        approx::assert_relative_eq!(share(3), 2.0 / 3.0);
-    }
-
-    #[test]
-    fn of_equal_scores_the_first_are_the_best() {
-        assert_eq!(Best::of(&[0.5, 0.5, 0.5], 2).is_in, [true, true, false]);
+    fn the_overlap_is_the_share_that_both_have() {
+        let share = |one: [usize; 4], other: [usize; 4]| {
+            overlap(&one.into_iter().collect(), &other.into_iter().collect())
+        };
+        approx::assert_relative_eq!(share([1, 2, 3, 4], [4, 2, 1, 3]), 1.0);
+        approx::assert_relative_eq!(share([1, 2, 3, 4], [5, 4, 3, 9]), 0.5);
+        approx::assert_relative_eq!(share([1, 2, 3, 4], [5, 6, 7, 8]), 0.0);
     }
 }

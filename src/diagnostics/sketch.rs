@@ -1,5 +1,5 @@
-//! The ranking by each half of the stored rows' coordinates: what another seed of
-//! the projection would have changed, without a gradient.
+//! What is selected by each half of the stored rows' coordinates: what another seed
+//! of the projection would have changed, without a gradient.
 //!
 //! A half of a projected row is itself a projection, to half as many dimensions:
 //! any half of the outputs of `rademacher` is one with other signs, and of `srht`
@@ -15,15 +15,19 @@
 //! the whole is known from the halves alone, what storing rows in few bits adds
 //! to it included.
 
+use std::ops::Range;
+
+use ndarray::{ArrayView2, Axis};
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::{Sample, overlap};
 use crate::gradient::direction::GradientKind;
+use crate::influence::example_scores::TargetExamples;
 use crate::influence::index::TargetIndex;
 use crate::influence::score::ScoredCheckpoint;
-use crate::influence::scores::ScoreTable;
 use crate::influence::{Aggregation, InfluenceError};
+use crate::selection::selector::TargetCosines;
 use crate::store::Split;
 use crate::store::gradient_store::{GradientStore, RowPlace};
 use crate::store::inner_products::Queries;
@@ -32,12 +36,12 @@ use crate::store::inner_products::Queries;
 const N_PAIR_ROWS: usize = 512;
 const N_PAIR_EXAMPLES: usize = 16;
 
-/// What rankings by the halves of the stored rows have in common.
+/// What selections by the halves of the stored rows have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct SketchHalves {
-    /// The share of the best rows that both halves have.
+    /// The share of the rows that both halves select.
     pub between: f64,
-    /// The share of the best rows by the whole that each half has, too.
+    /// The share of the rows selected by the whole that each half selects, too.
     pub with_whole: [f64; 2],
     /// Standard error of a stored cosine of one pool row and one target example:
     /// the root of the mean of ((first half − second half)/2)².
@@ -57,7 +61,7 @@ struct Side<'a> {
     index: &'a TargetIndex,
 }
 
-/// Ranks the sample of `scores` by the halves of its stored rows.
+/// Selects from the sample by the halves of its stored rows.
 ///
 /// # Errors
 ///
@@ -68,41 +72,79 @@ struct Side<'a> {
 /// If gradients of `kind` are not stored, or there is no checkpoint.
 pub fn sketch_halves(
     checkpoints: &[ScoredCheckpoint<'_>],
-    scores: &ScoreTable,
-    sample: &Sample,
+    sample: &Sample<'_>,
     kind: GradientKind,
     aggregation: Aggregation,
 ) -> Result<SketchHalves, InfluenceError> {
-    let side = |checkpoint: &_| Side::new(checkpoint, scores, sample, kind);
+    let side = |checkpoint: &_| Side::new(checkpoint, sample, kind);
     let sides: Vec<Side<'_>> = checkpoints.iter().map(side).collect::<Result<_, _>>()?;
-    let by_half = half_scores(&sides, aggregation);
-    let best = [0, 1].map(|half| {
-        let scores: Vec<f32> = by_half.iter().map(|halves| halves[half]).collect();
-        sample.best(&scores)
+    let by_half = Half::ALL.map(|half| {
+        let scores = half_scores(&sides, half, aggregation);
+        if sample.settings.selector.needs_examples() {
+            sample.by(scores, Some(&HalfCosines::new(&sides, half)))
+        } else {
+            sample.by(scores, None)
+        }
     });
-    let whole = sample.positions.iter().map(|position| {
-        let (_, score) = scores.rows[*position].best().expect("the sample is of ranked rows");
-        score
-    });
-    let whole = sample.best(&whole.collect::<Vec<_>>());
+    let by_all = sample.by_all();
     let (cosine_error, cosine_size) = errors(&sides);
     Ok(SketchHalves {
-        between: overlap(&best[0], &best[1]),
-        with_whole: best.map(|half| overlap(&whole, &half)),
+        between: overlap(&by_half[0], &by_half[1]),
+        with_whole: by_half.map(|by_half| overlap(&by_all, &by_half)),
         cosine_error,
         cosine_size,
     })
 }
 
+/// Half of a row's coordinates.
+#[derive(Clone, Copy)]
+enum Half {
+    First,
+    Second,
+}
+
+impl Half {
+    const ALL: [Self; 2] = [Self::First, Self::Second];
+
+    /// The half of a row at unit length, with zeros for the other; one of zeros
+    /// stays that.
+    fn of(self, row: &[f32]) -> Vec<f32> {
+        let length = self.length(row);
+        let own = self.range(row.len());
+        let mut half = vec![0.0; row.len()];
+        if length > 0.0 {
+            for (half, value) in half[own.clone()].iter_mut().zip(&row[own]) {
+                *half = (f64::from(*value) / length) as f32;
+            }
+        }
+        half
+    }
+
+    fn range(self, length: usize) -> Range<usize> {
+        match self {
+            Self::First => 0..length / 2,
+            Self::Second => length / 2..length,
+        }
+    }
+
+    /// The length of the half of a row, which itself has length one. Of a row in few
+    /// bits, whose decoded length is not quite one, it is a share of that.
+    fn length(self, row: &[f32]) -> f64 {
+        let squares = |row: &[f32]| row.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>();
+        let all = squares(row);
+        if all > 0.0 { (squares(&row[self.range(row.len())]) / all).sqrt() } else { 0.0 }
+    }
+}
+
 impl<'a> Side<'a> {
     fn new(
         checkpoint: &ScoredCheckpoint<'a>,
-        scores: &ScoreTable,
-        sample: &Sample,
+        sample: &Sample<'_>,
         kind: GradientKind,
     ) -> Result<Self, InfluenceError> {
         let ScoredCheckpoint { pool, index, learning_rate, .. } = *checkpoint;
-        let ids = sample.positions.iter().map(|position| scores.rows[*position].id);
+        let rows = &sample.from.scores.rows;
+        let ids = sample.positions.iter().map(|position| rows[*position].id);
         let places = pool.places(ids).map_err(|id| InfluenceError::NoGradient {
             id,
             split: Split::Pool,
@@ -111,53 +153,95 @@ impl<'a> Side<'a> {
         Ok(Self { pool, kind, places, weight: learning_rate, index })
     }
 
-    /// The cosines of both halves of row number `at` of the sample: `queries` are
-    /// those of the first half, and then as many of the second.
-    fn cosines(&self, at: usize, queries: &Queries) -> Vec<f64> {
+    /// The cosines of a half of row number `at` of the sample with `queries`, which
+    /// are of the same half.
+    fn cosines(&self, at: usize, half: Half, queries: &Queries) -> Vec<f64> {
         let RowPlace { shard, row } = self.places[at];
         let shard = &self.pool.shards()[shard];
         let unit = shard.kind(self.kind).expect("the store was asked for it").unit;
-        let lengths = half_lengths(&unit.decode(row..row + 1));
+        let length = half.length(&unit.decode(row..row + 1));
         let mut products = unit.inner_products(row..row + 1, queries);
-        for (products, length) in products.chunks_mut((queries.len() / 2).max(1)).zip(lengths) {
-            for product in products {
-                *product = if length > 0.0 { *product / length } else { 0.0 };
-            }
+        for product in &mut products {
+            *product = if length > 0.0 { *product / length } else { 0.0 };
         }
         products
     }
+
+    /// Some of the target's rows, as queries of a half.
+    fn examples(&self, rows: &[usize], half: Half) -> Queries {
+        let row = |row: &usize| row_of(self.index.rows.unit.view(), *row);
+        Queries::new(
+            rows.iter().map(|at| half.of(row(at))).collect::<Vec<_>>().iter().map(Vec::as_slice),
+        )
+    }
 }
 
-/// The scores of every row of the sample by the halves, up to one factor.
-fn half_scores(sides: &[Side<'_>], aggregation: Aggregation) -> Vec<[f32; 2]> {
-    let queries: Vec<Queries> =
-        sides.iter().map(|side| subtask_queries(side.index, aggregation)).collect();
-    let n_subtasks = sides[0].index.subtasks.len();
+/// The cosines of a half of the sample's rows with single target examples, up to
+/// one factor.
+struct HalfCosines<'a> {
+    sides: &'a [Side<'a>],
+    half: Half,
+    targets: TargetExamples,
+    /// Of every side.
+    queries: Vec<Queries>,
+}
+
+impl<'a> HalfCosines<'a> {
+    fn new(sides: &'a [Side<'a>], half: Half) -> Self {
+        let indices: Vec<&TargetIndex> = sides.iter().map(|side| side.index).collect();
+        let targets = TargetExamples::usable_at_all(&indices);
+        let of_side = |side: &Side<'_>| side.examples(&targets.rows_in(side.index), half);
+        let queries = sides.iter().map(of_side).collect();
+        Self { sides, half, targets, queries }
+    }
+}
+
+impl TargetCosines for HalfCosines<'_> {
+    fn targets(&self) -> &TargetExamples {
+        &self.targets
+    }
+
+    fn n_rows(&self) -> usize {
+        self.sides[0].places.len()
+    }
+
+    fn total(&self, rows: Range<usize>) -> Vec<f32> {
+        sums(self.sides, self.half, &self.queries, rows).concat()
+    }
+}
+
+/// The scores of every row of the sample on the subtasks by a half, up to one factor.
+fn half_scores(sides: &[Side<'_>], half: Half, aggregation: Aggregation) -> Vec<Vec<f32>> {
+    let queries = |side: &Side<'_>| subtask_queries(side.index, half, aggregation);
+    let queries: Vec<Queries> = sides.iter().map(queries).collect();
+    sums(sides, half, &queries, 0..sides[0].places.len())
+}
+
+/// The weighted sums over the sides of the cosines of some rows with each side's
+/// queries.
+fn sums(sides: &[Side<'_>], half: Half, queries: &[Queries], rows: Range<usize>) -> Vec<Vec<f32>> {
     let of_row = |at: usize| {
-        let mut sums = vec![0.0; 2 * n_subtasks];
-        for (side, queries) in sides.iter().zip(&queries) {
-            for (sum, cosine) in sums.iter_mut().zip(side.cosines(at, queries)) {
+        let mut sums = vec![0.0; queries[0].len()];
+        for (side, queries) in sides.iter().zip(queries) {
+            for (sum, cosine) in sums.iter_mut().zip(side.cosines(at, half, queries)) {
                 *sum += side.weight * cosine;
             }
         }
-        let (first, second) = sums.split_at(n_subtasks);
-        [first, second].map(|sums| sums.iter().copied().fold(f64::NEG_INFINITY, f64::max) as f32)
+        sums.into_iter().map(|sum| sum as f32).collect()
     };
-    (0..sides[0].places.len()).into_par_iter().map(of_row).collect()
+    rows.into_par_iter().map(of_row).collect()
 }
 
 /// Error and size of the cosines of some pool rows with some target examples.
 fn errors(sides: &[Side<'_>]) -> (f64, f64) {
     let (mut differences, mut sums, mut n) = (0.0, 0.0, 0_u64);
     for side in sides {
-        let examples = side.index.rows.unit.rows().into_iter().take(N_PAIR_EXAMPLES);
-        let examples: Vec<[Vec<f32>; 2]> =
-            examples.map(|row| halves(row.to_slice().expect("standard layout"))).collect();
-        let queries = queries(&examples);
+        let examples: Vec<usize> =
+            (0..side.index.rows.unit.nrows()).take(N_PAIR_EXAMPLES).collect();
+        let queries = Half::ALL.map(|half| side.examples(&examples, half));
         for at in 0..side.places.len().min(N_PAIR_ROWS) {
-            let cosines = side.cosines(at, &queries);
-            let (first, second) = cosines.split_at(examples.len());
-            for (first, second) in first.iter().zip(second) {
+            let [first, second] = [0, 1].map(|of| side.cosines(at, Half::ALL[of], &queries[of]));
+            for (first, second) in first.iter().zip(&second) {
                 differences += ((first - second) / 2.0).powi(2);
                 sums += f64::midpoint(*first, *second).powi(2);
                 n += 1;
@@ -167,62 +251,28 @@ fn errors(sides: &[Side<'_>]) -> (f64, f64) {
     ((differences / n as f64).sqrt(), (sums / n as f64).sqrt())
 }
 
-/// The halves of every subtask's centroid: of `mean-of-cosines` the mean of its
+/// A half of every subtask's centroid: of `mean-of-cosines` the mean of its
 /// examples' halves, each at unit length.
-fn subtask_queries(index: &TargetIndex, aggregation: Aggregation) -> Queries {
-    let centroids = index.centroids(aggregation);
-    let of_centroid =
-        |subtask: usize| halves(centroids.row(subtask).to_slice().expect("standard layout"));
+fn subtask_queries(index: &TargetIndex, half: Half, aggregation: Aggregation) -> Queries {
     let of_examples = |subtask: usize| {
-        let mut means = [(); 2].map(|()| vec![0.0_f64; index.store.proj_dim]);
-        let rows = index.rows.unit.rows().into_iter().zip(&index.rows.subtasks);
+        let mut mean = vec![0.0_f64; index.store.proj_dim];
+        let rows = index.rows.subtasks.iter().enumerate();
         for (row, _) in rows.filter(|(_, of)| **of as usize == subtask) {
-            for (mean, half) in
-                means.iter_mut().zip(halves(row.to_slice().expect("standard layout")))
-            {
-                mean.iter_mut().zip(half).for_each(|(mean, value)| *mean += f64::from(value));
-            }
+            let half = half.of(row_of(index.rows.unit.view(), row));
+            mean.iter_mut().zip(half).for_each(|(mean, value)| *mean += f64::from(value));
         }
         let n_examples = f64::from(index.subtasks[subtask].n_examples);
-        means.map(|mean| mean.into_iter().map(|sum| (sum / n_examples) as f32).collect())
+        mean.into_iter().map(|sum| (sum / n_examples) as f32).collect()
     };
+    let of_centroid = |subtask: usize| half.of(row_of(index.centroids(aggregation), subtask));
     let subtasks = 0..index.subtasks.len();
-    let by_subtask: Vec<[Vec<f32>; 2]> = match aggregation {
+    let by_subtask: Vec<Vec<f32>> = match aggregation {
         Aggregation::MeanOfCosines => subtasks.map(of_examples).collect(),
         Aggregation::CosineOfMean => subtasks.map(of_centroid).collect(),
     };
-    queries(&by_subtask)
+    Queries::new(by_subtask.iter().map(Vec::as_slice))
 }
 
-/// All first halves, then all second ones.
-fn queries(halves: &[[Vec<f32>; 2]]) -> Queries {
-    let of = |half: usize| halves.iter().map(move |halves| halves[half].as_slice());
-    Queries::new(of(0).chain(of(1)))
-}
-
-/// A row's halves at unit length, each with zeros for the other; a half of zeros
-/// stays one.
-fn halves(row: &[f32]) -> [Vec<f32>; 2] {
-    let lengths = half_lengths(row);
-    let middle = row.len() / 2;
-    let half = |range: std::ops::Range<usize>, length: f64| {
-        let mut half = vec![0.0; row.len()];
-        if length > 0.0 {
-            for (half, value) in half[range.clone()].iter_mut().zip(&row[range]) {
-                *half = (f64::from(*value) / length) as f32;
-            }
-        }
-        half
-    };
-    [half(0..middle, lengths[0]), half(middle..row.len(), lengths[1])]
-}
-
-/// The lengths of a row's halves, of which the whole has length one. Of a row in
-/// few bits, whose decoded length is not quite one, they are shares of that.
-fn half_lengths(row: &[f32]) -> [f64; 2] {
-    let squares = |half: &[f32]| half.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>();
-    let (first, second) = row.split_at(row.len() / 2);
-    let (first, second) = (squares(first), squares(second));
-    let all = first + second;
-    if all > 0.0 { [(first / all).sqrt(), (second / all).sqrt()] } else { [0.0; 2] }
+fn row_of(rows: ArrayView2<'_, f32>, row: usize) -> &[f32] {
+    rows.index_axis_move(Axis(0), row).to_slice().expect("standard layout")
 }

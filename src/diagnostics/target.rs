@@ -1,24 +1,27 @@
-//! The ranking by parts of the cosines with single target examples: by half of the
-//! examples, and without a checkpoint.
+//! What is selected by parts of the cosines with single target examples: by half of
+//! the examples, and without a checkpoint.
 //!
 //! A row's score is here the mean of its cosines with a subtask's examples, the
 //! best of the subtasks, whatever `aggregation` is.
+
+use std::ops::Range;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{Sample, overlap};
-use crate::influence::example_scores::ExampleScores;
+use super::{Chosen, Sample, overlap};
+use crate::influence::example_scores::{ExampleScores, TargetExamples};
 use crate::influence::example_scores_file::CosinesFile;
 use crate::seed::Seed;
+use crate::selection::selector::TargetCosines;
 
 /// Draws of two halves. The next draw is between the lowest and the highest of 20
 /// with a probability of 19/21, or 90 %.
 const N_DRAWS: usize = 20;
 
-/// What rankings by the two halves of a target have in common.
+/// What selections by the two halves of a target have in common.
 ///
 /// Every subtask of two examples and more is cut in two at random, the same
 /// subtasks in both halves. A half has half of the examples, so the whole target
@@ -31,7 +34,7 @@ pub struct TargetHalves {
     pub n_single_subtasks: u64,
     /// How often the target was cut.
     pub n_draws: u64,
-    /// The share of the best rows that both halves have: the mean over the draws.
+    /// The share of the rows that both halves select: the mean over the draws.
     pub mean: f64,
     /// The lowest of the draws.
     pub low: f64,
@@ -39,45 +42,86 @@ pub struct TargetHalves {
     pub high: f64,
 }
 
-/// What the ranking without one checkpoint has in common with that of all.
+/// What the selection without one checkpoint has in common with that of all.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct WithoutCheckpoint {
     /// The checkpoint that is left out.
     pub checkpoint: String,
-    /// The share of the best rows that stay the best.
+    /// The share of the rows that are selected again.
     pub overlap: f64,
 }
 
-/// A ranking from a part of the cosines.
-struct Part {
-    /// Of the checkpoints.
+/// The cosines of the sample's rows with some of the target's examples, at
+/// checkpoints of these weights.
+struct Part<'a> {
+    examples: &'a ExampleScores,
+    positions: &'a [usize],
     weights: Vec<f64>,
-    /// The target examples of every subtask.
-    subtasks: Vec<Vec<usize>>,
+    /// Of the cosines.
+    columns: Vec<usize>,
+    targets: TargetExamples,
 }
 
-impl Part {
-    /// The score of a row whose cosines at the checkpoints are `cosines`.
-    fn score(&self, cosines: &[&[f32]]) -> f32 {
-        let of_example = |at: &usize| -> f64 {
-            let parts = self.weights.iter().zip(cosines);
-            parts.map(|(weight, cosines)| weight * f64::from(cosines[*at])).sum()
+impl<'a> Part<'a> {
+    fn new(
+        examples: &'a ExampleScores,
+        sample: &'a Sample<'_>,
+        weights: Vec<f64>,
+        mut columns: Vec<usize>,
+    ) -> Self {
+        columns.sort_unstable();
+        let all = &examples.targets;
+        let targets = TargetExamples {
+            subtasks: all.subtasks.clone(),
+            examples: columns.iter().map(|column| all.examples[*column].clone()).collect(),
         };
-        let mean =
-            |of: &Vec<usize>| (of.iter().map(of_example).sum::<f64>() / of.len() as f64) as f32;
-        self.subtasks.iter().map(mean).fold(f32::NEG_INFINITY, f32::max)
+        Self { examples, positions: &sample.positions, weights, columns, targets }
+    }
+
+    /// The cosines of a row of the pool.
+    fn cosines(&self, position: usize) -> impl Iterator<Item = f32> {
+        let files = self.examples.checkpoints.iter();
+        let rows: Vec<&[f32]> = files.map(|file| row_of(file, position)).collect();
+        self.columns.iter().map(move |column| {
+            let parts = self.weights.iter().zip(&rows);
+            parts.map(|(weight, row)| weight * f64::from(row[*column])).sum::<f64>() as f32
+        })
+    }
+
+    /// The mean of a row's cosines with each subtask's examples; below everything
+    /// for a subtask that has none here.
+    fn means(&self, position: usize) -> Vec<f32> {
+        let mut sums = vec![(0.0, 0_u32); self.targets.subtasks.len()];
+        for (example, cosine) in self.targets.examples.iter().zip(self.cosines(position)) {
+            let (sum, n) = &mut sums[example.subtask as usize];
+            *sum += f64::from(cosine);
+            *n += 1;
+        }
+        let mean = |(sum, n): (f64, u32)| {
+            if n == 0 { f32::NEG_INFINITY } else { (sum / f64::from(n)) as f32 }
+        };
+        sums.into_iter().map(mean).collect()
+    }
+
+    /// The rows of the sample that are selected by this part.
+    fn select(&self, sample: &Sample<'_>) -> Chosen {
+        let scores = self.positions.iter().map(|position| self.means(*position)).collect();
+        sample.by(scores, Some(self))
     }
 }
 
-/// The scores of the sample's rows by each part.
-fn scores_by(parts: &[Part], examples: &ExampleScores, sample: &Sample) -> Vec<Vec<f32>> {
-    let of_row = |position: &usize| -> Vec<f32> {
-        let files = examples.checkpoints.iter();
-        let cosines: Vec<&[f32]> = files.map(|file| row_of(file, *position)).collect();
-        parts.iter().map(|part| part.score(&cosines)).collect()
-    };
-    let by_row: Vec<Vec<f32>> = sample.positions.par_iter().map(of_row).collect();
-    (0..parts.len()).map(|part| by_row.iter().map(|row| row[part]).collect()).collect()
+impl TargetCosines for Part<'_> {
+    fn targets(&self) -> &TargetExamples {
+        &self.targets
+    }
+
+    fn n_rows(&self) -> usize {
+        self.positions.len()
+    }
+
+    fn total(&self, rows: Range<usize>) -> Vec<f32> {
+        self.positions[rows].iter().flat_map(|position| self.cosines(*position)).collect()
+    }
 }
 
 fn row_of(file: &CosinesFile, position: usize) -> &[f32] {
@@ -98,9 +142,12 @@ fn weights(examples: &ExampleScores) -> Vec<f64> {
     examples.checkpoints.iter().map(|file| file.header().weight).collect()
 }
 
-/// What the ranking of the sample keeps of its best rows without each checkpoint in
-/// turn. Nothing of a checkpoint that has all the weight.
-pub fn without_checkpoints(examples: &ExampleScores, sample: &Sample) -> Vec<WithoutCheckpoint> {
+/// What is selected again without each checkpoint in turn. Nothing of a checkpoint
+/// that has all the weight.
+pub fn without_checkpoints(
+    examples: &ExampleScores,
+    sample: &Sample<'_>,
+) -> Vec<WithoutCheckpoint> {
     let all = weights(examples);
     let without = |left_out: usize| {
         let mut weights = all.clone();
@@ -112,24 +159,21 @@ pub fn without_checkpoints(examples: &ExampleScores, sample: &Sample) -> Vec<Wit
     if left_out.is_empty() {
         return Vec::new();
     }
-    let weights = std::iter::once(all.clone()).chain(left_out.iter().map(|at| without(*at)));
-    let parts: Vec<Part> =
-        weights.map(|weights| Part { weights, subtasks: subtasks(examples) }).collect();
-    let best: Vec<_> =
-        scores_by(&parts, examples, sample).iter().map(|scores| sample.best(scores)).collect();
-    let overlaps = best[1..].iter().map(|others| overlap(&best[0], others));
-    let named = left_out.into_iter().zip(overlaps).map(|(at, overlap)| WithoutCheckpoint {
+    let columns = || (0..examples.n_targets()).collect();
+    let by = |weights| Part::new(examples, sample, weights, columns()).select(sample);
+    let by_all = by(all.clone());
+    let without = left_out.into_par_iter().map(|at| WithoutCheckpoint {
         checkpoint: examples.checkpoints[at].header().checkpoint.clone(),
-        overlap,
+        overlap: overlap(&by_all, &by(without(at))),
     });
-    named.collect()
+    without.collect()
 }
 
-/// What the rankings of the sample by random halves of the target have in common;
-/// `None` if no subtask has two examples.
+/// What selections by random halves of the target have in common; `None` if no
+/// subtask has two examples.
 pub fn target_halves(
     examples: &ExampleScores,
-    sample: &Sample,
+    sample: &Sample<'_>,
     seed: Seed,
 ) -> Option<TargetHalves> {
     let subtasks = subtasks(examples);
@@ -138,14 +182,16 @@ pub fn target_halves(
         return None;
     }
     let mut rng = seed.stream(&["diagnostics", "target halves"]);
-    let parts: Vec<Part> = (0..N_DRAWS)
-        .flat_map(|_| halves(&cut, &mut rng))
-        .map(|subtasks| Part { weights: weights(examples), subtasks })
+    let draws: Vec<[Vec<usize>; 2]> = (0..N_DRAWS).map(|_| halves(&cut, &mut rng)).collect();
+    let overlaps: Vec<f64> = draws
+        .into_par_iter()
+        .map(|halves| {
+            let [one, other] = halves
+                .map(|columns| Part::new(examples, sample, weights(examples), columns))
+                .map(|part| part.select(sample));
+            overlap(&one, &other)
+        })
         .collect();
-    let scores = scores_by(&parts, examples, sample);
-    let best: Vec<_> = scores.iter().map(|scores| sample.best(scores)).collect();
-    let overlaps: Vec<f64> =
-        best.chunks_exact(2).map(|halves| overlap(&halves[0], &halves[1])).collect();
     Some(TargetHalves {
         n_examples: cut.iter().map(Vec::len).sum::<usize>() as u64,
         n_single_subtasks: single.len() as u64,
@@ -157,7 +203,7 @@ pub fn target_halves(
 }
 
 /// Every subtask cut in two; of an odd number one half has one more.
-fn halves(subtasks: &[Vec<usize>], rng: &mut ChaCha8Rng) -> [Vec<Vec<usize>>; 2] {
+fn halves(subtasks: &[Vec<usize>], rng: &mut ChaCha8Rng) -> [Vec<usize>; 2] {
     let mut halves = [Vec::new(), Vec::new()];
     for columns in subtasks {
         let mut columns = columns.clone();
@@ -165,9 +211,8 @@ fn halves(subtasks: &[Vec<usize>], rng: &mut ChaCha8Rng) -> [Vec<Vec<usize>>; 2]
             // Of so few, the remainder's bias is below one in a million.
             columns.swap(at, rng.next_u32() as usize % (at + 1));
         }
-        let second = columns.split_off(columns.len() / 2);
-        halves[0].push(columns);
-        halves[1].push(second);
+        halves[1].extend(columns.split_off(columns.len() / 2));
+        halves[0].extend(columns);
     }
     halves
 }

@@ -62,7 +62,7 @@ impl TargetExamples {
 
     /// The examples that have a usable gradient at every checkpoint: one that is
     /// flagged at any of them has no sum over the checkpoints.
-    pub(super) fn usable_at_all(indices: &[&TargetIndex]) -> Self {
+    pub(crate) fn usable_at_all(indices: &[&TargetIndex]) -> Self {
         let Some((first, others)) = indices.split_first() else {
             return Self { subtasks: Vec::new(), examples: Vec::new() };
         };
@@ -81,7 +81,7 @@ impl TargetExamples {
     /// # Panics
     ///
     /// If it lacks one.
-    pub(super) fn rows_in(&self, index: &TargetIndex) -> Vec<usize> {
+    pub(crate) fn rows_in(&self, index: &TargetIndex) -> Vec<usize> {
         let mut rows: Vec<_> = examples_of(index).zip(0..).collect();
         rows.sort_unstable();
         let mut rows = rows.into_iter();

@@ -149,10 +149,7 @@ impl Inputs {
         let mut scores = ScoreTable::read(&run.dir.scores())?;
         let pool = ExampleTable::open(&run.dir.table(Split::Pool))?;
         let target = ExampleTable::open(&run.dir.table(Split::Target))?;
-        let sources: BTreeMap<String, String> =
-            target.rows().iter().map(|row| (subtask_name(row), row.source.clone())).collect();
-        let source = |name: &String| sources.get(name).unwrap_or(name).clone();
-        let target_sources = scores.subtasks.iter().map(source).collect();
+        let target_sources = target_sources(&scores, &target);
         let examples = selector.needs_examples().then(|| run.example_scores()).transpose()?;
         let rows = selector.needs_rows().then(|| stored_rows(run, &scores)).transpose()?;
         let mut contaminated = BTreeMap::new();
@@ -166,6 +163,14 @@ impl Inputs {
         }
         Ok(Self { scores, pool, target_sources, examples, rows, contaminated })
     }
+}
+
+/// The target source of every subtask of the scores.
+pub(super) fn target_sources(scores: &ScoreTable, target: &ExampleTable) -> Vec<String> {
+    let sources: BTreeMap<String, String> =
+        target.rows().iter().map(|row| (subtask_name(row), row.source.clone())).collect();
+    let source = |name: &String| sources.get(name).unwrap_or(name).clone();
+    scores.subtasks.iter().map(source).collect()
 }
 
 impl Selecting<'_> {

@@ -78,7 +78,7 @@ fn first_pass(text: &mut String, cascade: &CascadeFacts) {
 
 /// Nothing if nothing but chance is known.
 fn steadiness(text: &mut String, diagnostics: &Diagnostics) {
-    let Diagnostics { n_rows, n_best, chance, target, sketch, checkpoints } = diagnostics;
+    let Diagnostics { n_rows, n_selected, chance, target, sketch, checkpoints } = diagnostics;
     let mut lines = Vec::new();
     if let Some(target) = target {
         let [mean, low, high] = [target.mean, target.low, target.high].map(percent);
@@ -98,8 +98,8 @@ fn steadiness(text: &mut String, diagnostics: &Diagnostics) {
     if lines.is_empty() {
         return;
     }
-    let (n_best, n_rows, chance) = (count(*n_best), count(*n_rows), percent(*chance));
-    let _ = writeln!(text, "\nSteady  of the best {n_best} of {n_rows}, both rankings have");
+    let (n_selected, n_rows, chance) = (count(*n_selected), count(*n_rows), percent(*chance));
+    let _ = writeln!(text, "\nSteady  of {n_selected} rows of {n_rows}, two selections share");
     for line in lines {
         let _ = writeln!(text, "        {line}");
     }

@@ -57,16 +57,16 @@ pub(super) fn noise(diagnostics: &Diagnostics) -> Vec<String> {
     if let (Some(true), Some(target)) = (diagnostics.is_noise_of_target(), &diagnostics.target) {
         let overlap = percent(target.mean);
         warnings.push(format!(
-            "the selection is mostly noise: halves of the target agree on {overlap} of the best \
-             rows, and chance on {chance}; more target examples, or a pool that has the skill, \
-             would help"
+            "the selection is mostly noise: halves of the target agree on {overlap} of the \
+             selected rows, and chance on {chance}; more target examples, or a pool that has the \
+             skill, would help"
         ));
     }
     if let (Some(true), Some(sketch)) = (diagnostics.is_noise_of_sketch(), &diagnostics.sketch) {
         let overlap = percent(sketch.between);
         warnings.push(format!(
             "the projection is too short: halves of the stored rows agree on {overlap} of the \
-             best rows, and chance on {chance}; a larger proj-dim would help"
+             selected rows, and chance on {chance}; a larger proj-dim would help"
         ));
     }
     warnings

@@ -1,6 +1,7 @@
 //! How steady a selection is: what halves of the target and of the stored rows, and
 //! rankings without a checkpoint, have in common.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 
@@ -22,7 +23,10 @@ use less_select::pool::table::TableRow;
 use less_select::progress::Silent;
 use less_select::projection::{Projection, ProjectionKind, ProjectionSettings};
 use less_select::seed::Seed;
-use less_select::selection::top;
+use less_select::selection::selector::TargetCosines;
+use less_select::selection::{
+    Normalize, Open, SelectFrom, Selected, SelectionSettings, Selector, SourceLimits, select, top,
+};
 use less_select::store::gradient_store::GradientStore;
 use less_select::store::shard::{KindRows, ShardRows, StoreHeader};
 use less_select::store::{FORMAT, Split, StoreDtype, StoreError};
@@ -69,8 +73,31 @@ fn table(scores: impl IntoIterator<Item = f32>) -> ScoreTable {
     ScoreTable { subtasks: vec!["skill".to_owned()], rows }
 }
 
-fn sample(scores: &ScoreTable, budget: &str) -> Sample {
-    Sample::of(scores, &top(scores, budget.parse().unwrap())).unwrap()
+/// The settings of a selector, and nothing else.
+fn selecting(selector: Selector) -> SelectionSettings {
+    SelectionSettings {
+        selector,
+        normalize: Normalize::None,
+        neighbors: "20".parse().unwrap(),
+        redundancy_penalty: 0.5,
+        limits: SourceLimits::default(),
+        near_duplicates: None,
+        target_budgets: BTreeMap::new(),
+        subset_per_target: false,
+        decontaminate_target: false,
+        decontaminate: Vec::new(),
+    }
+}
+
+/// Every subtask a target of its own.
+fn from<'a>(scores: &'a ScoreTable, examples: Option<&'a dyn TargetCosines>) -> SelectFrom<'a> {
+    SelectFrom { scores, target_sources: &scores.subtasks, examples, rows: None }
+}
+
+/// A sample of which the highest scores are selected.
+fn sample<'a>(scores: &'a ScoreTable, budget: &str) -> Sample<'a> {
+    let best = top(scores, budget.parse().unwrap());
+    Sample::of(from(scores, None), &selecting(Selector::Top), &best).unwrap()
 }
 
 /// The cosines of `n` rows with the examples of `subtasks`, at checkpoints of these
@@ -110,7 +137,7 @@ fn cosines(
 
 /// A pool of which one row in 20 is of the skill, its cosines with 16 target examples
 /// higher by `shift` standard deviations of the mean over all of them.
-fn planted(n: usize, shift: f64) -> (Diagnostics, f64) {
+fn planted(n: usize, shift: f64, selector: Selector) -> (Diagnostics, f64) {
     let dir = tempfile::tempdir().unwrap();
     let mut noise = Normal::new("planted");
     let (is_of_skill, n_examples) = (|row: usize| row.is_multiple_of(20), 16.0_f64);
@@ -121,10 +148,11 @@ fn planted(n: usize, shift: f64) -> (Diagnostics, f64) {
         means[row] += cosine;
         cosine
     });
-    let scores = table(means.iter().map(|mean| *mean as f32));
-    let best = top(&scores, "5%".parse().unwrap());
+    let scores = table(means.iter().map(|mean| (*mean / n_examples) as f32));
+    let (from, settings) = (from(&scores, Some(&examples)), selecting(selector));
+    let best = select(from, &settings, "5%".parse().unwrap(), &mut Open).unwrap().rows;
     let n_found = best.iter().filter(|place| is_of_skill(place.position)).count();
-    let sample = Sample::of(&scores, &best).unwrap();
+    let sample = Sample::of(from, &settings, &best).unwrap();
     let mut found = Diagnostics::of(&sample);
     found.target = target_halves(&examples, &sample, Seed(0));
     (found, n_found as f64 / best.len() as f64)
@@ -132,7 +160,7 @@ fn planted(n: usize, shift: f64) -> (Diagnostics, f64) {
 
 #[test]
 fn a_planted_skill_is_steady_and_noise_is_not() {
-    let (skill, found) = planted(2000, 40.0);
+    let (skill, found) = planted(2000, 40.0, Selector::Top);
     assert!(found > 0.999, "{found}");
     let TargetHalves { mean, low, high, n_examples, n_single_subtasks, n_draws } =
         skill.target.unwrap();
@@ -140,8 +168,8 @@ fn a_planted_skill_is_steady_and_noise_is_not() {
     assert!(mean > 0.999 && low > 0.999 && high > 0.999, "{mean} {low} {high}");
     assert_eq!(skill.is_noise_of_target(), Some(false));
 
-    let (noise, _) = planted(2000, 0.0);
-    assert_eq!((noise.n_rows, noise.n_best), (2000, 100));
+    let (noise, _) = planted(2000, 0.0, Selector::Top);
+    assert_eq!((noise.n_rows, noise.n_selected), (2000, 100));
     let TargetHalves { mean, low, high, .. } = noise.target.unwrap();
     // 100 rows, 20 draws: 0.05 with a standard error of 0.005.
     approx::assert_abs_diff_eq!(mean, noise.chance, epsilon = 0.02);
@@ -153,34 +181,71 @@ fn a_planted_skill_is_steady_and_noise_is_not() {
 #[test]
 fn the_threshold_is_where_half_of_the_selection_is_noise() {
     let beyond = |found: &Diagnostics| beyond_chance(found.target.unwrap().mean, found.chance);
-    let (half, found) = planted(20_000, 1.94);
+    let (half, found) = planted(20_000, 1.94, Selector::Top);
     approx::assert_abs_diff_eq!(found, 0.5, epsilon = 0.04);
     approx::assert_abs_diff_eq!(beyond(&half), 0.085, epsilon = 0.015);
     assert!(beyond(&half) < NOISE);
-    let (most, found) = planted(20_000, 3.86);
+    let (most, found) = planted(20_000, 3.86, Selector::Top);
     approx::assert_abs_diff_eq!(found, 0.9, epsilon = 0.03);
     assert!(beyond(&most) > 4.0 * NOISE, "{}", beyond(&most));
+
+    let (some, found) = planted(6000, 4.0, Selector::RoundRobin);
+    approx::assert_abs_diff_eq!(found, 0.4, epsilon = 0.06);
+    approx::assert_abs_diff_eq!(beyond(&some), NOISE, epsilon = 0.03);
+    let (most, found) = planted(6000, 10.0, Selector::RoundRobin);
+    approx::assert_abs_diff_eq!(found, 0.93, epsilon = 0.03);
+    assert!(beyond(&most) > 6.0 * NOISE, "{}", beyond(&most));
+}
+
+/// Each of two examples has five rows that are nearest to it and nothing in common with
+/// the other; the first has by far the higher cosines.
+#[test]
+fn what_examples_take_in_turn_is_compared_where_they_take_turns() {
+    let dir = tempfile::tempdir().unwrap();
+    let cosine = |checkpoint: usize, row: usize, example: usize| match (example, row) {
+        (0, 0..5) => 0.9 - row as f64 / 100.0,
+        (1, 5..10) if checkpoint == 0 => 0.1 - row as f64 / 1000.0,
+        (1, 10..15) if checkpoint == 1 => 0.1 - row as f64 / 1000.0,
+        _ => -(row as f64) / 1e6,
+    };
+    let examples = cosines(dir.path(), 100, &[0, 0], &[0.9, 0.1], cosine);
+    let scores = table((0..100).map(|row| 1.0 - row as f32 / 100.0));
+    let overlaps = |selector: Selector, budget: &str| {
+        let (from, settings) = (from(&scores, Some(&examples)), selecting(selector));
+        let selected = select(from, &settings, budget.parse().unwrap(), &mut Open).unwrap().rows;
+        let sample = Sample::of(from, &settings, &selected).unwrap();
+        let without = without_checkpoints(&examples, &sample);
+        without.iter().map(|without| without.overlap).collect::<Vec<_>>()
+    };
+    // By the mean the first example's rows are the best, with any checkpoint; in turn half
+    // of the rows are the second's, others without the first checkpoint.
+    assert_eq!(overlaps(Selector::Top, "5"), [1.0, 1.0]);
+    assert_eq!(overlaps(Selector::RoundRobin, "10"), [0.5, 1.0]);
 }
 
 #[test]
 fn few_rows_are_not_called_noise() {
-    let (few, _) = planted(100, 0.0);
-    assert_eq!((few.n_best, few.is_noise_of_target()), (5, None));
+    let (few, _) = planted(100, 0.0, Selector::Top);
+    assert_eq!((few.n_selected, few.is_noise_of_target()), (5, None));
 }
 
 #[test]
 fn a_subtask_of_one_example_has_no_halves() {
-    let dir = tempfile::tempdir().unwrap();
-    let scores = table((0..40).map(|row| row as f32));
-    let sample = sample(&scores, "25%");
     let rising = |_, row: usize, _| row as f64 / 40.0;
-    let examples = cosines(dir.path(), 40, &[0, 1, 1, 1, 2], &[1.0], rising);
-    let halves = target_halves(&examples, &sample, Seed(0)).unwrap();
-    assert_eq!((halves.n_examples, halves.n_single_subtasks), (3, 2));
-    approx::assert_relative_eq!(halves.low, 1.0);
-    let dir = tempfile::tempdir().unwrap();
-    let examples = cosines(dir.path(), 40, &[0, 1], &[1.0], rising);
-    assert_eq!(target_halves(&examples, &sample, Seed(0)), None);
+    let halves = |subtasks: &[u32]| {
+        let dir = tempfile::tempdir().unwrap();
+        let examples = cosines(dir.path(), 40, subtasks, &[1.0], rising);
+        let mut scores = table((0..40).map(|row| row as f32));
+        scores.subtasks = examples.targets.subtasks.clone();
+        for row in &mut scores.rows {
+            row.by_subtask = vec![row.by_subtask[0]; scores.subtasks.len()];
+        }
+        target_halves(&examples, &sample(&scores, "25%"), Seed(0))
+    };
+    let found = halves(&[0, 1, 1, 1, 2]).unwrap();
+    assert_eq!((found.n_examples, found.n_single_subtasks), (3, 2));
+    approx::assert_relative_eq!(found.low, 1.0);
+    assert_eq!(halves(&[0, 1]), None);
 }
 
 #[test]
@@ -204,9 +269,12 @@ fn what_a_checkpoint_decides_is_lost_without_it() {
 #[test]
 fn where_there_is_no_choice_there_is_nothing_to_say() {
     let scores = table((0..10).map(|row| row as f32));
-    assert_eq!(Sample::of(&scores, &top(&scores, "100%".parse().unwrap())), None);
-    assert_eq!(Sample::of(&scores, &[]), None);
-    assert_eq!(Sample::of(&table([]), &[]), None);
+    let is_none = |scores: &ScoreTable, selected: &[Selected]| {
+        Sample::of(from(scores, None), &selecting(Selector::Top), selected).is_none()
+    };
+    assert!(is_none(&scores, &top(&scores, "100%".parse().unwrap())));
+    assert!(is_none(&scores, &[]));
+    assert!(is_none(&table([]), &[]));
 }
 
 /// Writes `rows` as unit rows of `kind`.
@@ -258,6 +326,38 @@ pub(crate) fn heads(subtasks: &[&str]) -> Vec<TableRow> {
     subtasks.iter().enumerate().map(head).collect()
 }
 
+/// The cosines of `pool` and `target` rows, computed in the slow way.
+struct SlowCosines {
+    targets: TargetExamples,
+    rows: Vec<Vec<f32>>,
+}
+
+impl SlowCosines {
+    fn of(pool: &[Vec<f64>], target: &[Vec<f64>], index: &TargetIndex) -> Self {
+        let examples = index.rows.ids.iter().zip(&index.rows.subtasks);
+        let targets = TargetExamples {
+            subtasks: index.subtasks.iter().map(|subtask| subtask.name.clone()).collect(),
+            examples: examples.map(|(id, of)| TargetExample { id: *id, subtask: *of }).collect(),
+        };
+        let row = |row: &Vec<f64>| target.iter().map(|of| cosine(row, of) as f32).collect();
+        Self { targets, rows: pool.iter().map(row).collect() }
+    }
+}
+
+impl TargetCosines for SlowCosines {
+    fn targets(&self) -> &TargetExamples {
+        &self.targets
+    }
+
+    fn n_rows(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn total(&self, rows: Range<usize>) -> Vec<f32> {
+        self.rows[rows].concat()
+    }
+}
+
 /// The halves of projected `pool` and `target` rows, and the scores.
 fn halves_of(
     pool: &[Vec<f64>],
@@ -265,6 +365,7 @@ fn halves_of(
     subtasks: &[&str],
     dtype: StoreDtype,
     aggregation: Aggregation,
+    selector: Selector,
 ) -> (SketchHalves, ScoreTable) {
     let dirs = [(); 2].map(|()| tempfile::tempdir().unwrap());
     let kinds = [GradientKind::AdamV, GradientKind::Sgd];
@@ -280,9 +381,11 @@ fn halves_of(
     };
     let heads = heads(&vec!["pool"; pool.len()]);
     let scores = score(&checkpoints, &heads, settings, &Silent).unwrap().remove(0);
-    let sample = sample(&scores, "5%");
-    let found =
-        sketch_halves(&checkpoints, &scores, &sample, GradientKind::AdamV, aggregation).unwrap();
+    let examples = SlowCosines::of(pool, target, &index);
+    let (from, settings) = (from(&scores, Some(&examples)), selecting(selector));
+    let selected = select(from, &settings, "5%".parse().unwrap(), &mut Open).unwrap().rows;
+    let sample = Sample::of(from, &settings, &selected).unwrap();
+    let found = sketch_halves(&checkpoints, &sample, GradientKind::AdamV, aggregation).unwrap();
     (found, scores)
 }
 
@@ -334,21 +437,43 @@ fn slow_score(row: &[f64], target: &[Vec<f64>], range: Range<usize>, by: Aggrega
     of(&target[..3]).max(of(&target[3..]))
 }
 
+/// The first rows that two targets of three and two examples take in turn, by some of
+/// the coordinates.
+fn slow_turns(pool: &[Vec<f64>], target: &[Vec<f64>], range: Range<usize>, n: usize) -> Vec<usize> {
+    let mut taken = Vec::new();
+    for turn in 0..n {
+        let example = if turn % 2 == 0 { turn / 2 % 3 } else { 3 + turn / 2 % 2 };
+        let likeness =
+            |row: usize| cosine(&pool[row][range.clone()], &target[example][range.clone()]);
+        let left = (0..pool.len()).filter(|row| !taken.contains(row));
+        taken.extend(left.max_by(|a, b| likeness(*a).total_cmp(&likeness(*b))));
+    }
+    taken
+}
+
 #[test]
 fn halves_of_rows_are_those_of_the_slow_computation() {
     let mut normal = Normal::new("sketch");
     let (pool, target) = (normal.rows(300, 128), unit(normal.rows(5, 128)));
     let subtasks = ["a", "a", "a", "b", "b"];
-    for by in Aggregation::ALL {
-        let (found, _) = halves_of(&pool, &target, &subtasks, StoreDtype::F32, by);
-        let best = |range: Range<usize>| {
+    for (by, selector) in [
+        (Aggregation::MeanOfCosines, Selector::Top),
+        (Aggregation::CosineOfMean, Selector::Top),
+        (Aggregation::MeanOfCosines, Selector::RoundRobin),
+    ] {
+        let (found, _) = halves_of(&pool, &target, &subtasks, StoreDtype::F32, by, selector);
+        let selected = |range: Range<usize>| {
+            if selector == Selector::RoundRobin {
+                return slow_turns(&pool, &target, range, 15);
+            }
             let score = |row: &Vec<f64>| slow_score(row, &target, range.clone(), by);
             slow_best(&pool.iter().map(score).collect::<Vec<_>>(), 15)
         };
-        let (whole, first, second) = (best(0..128), best(0..64), best(64..128));
+        let (whole, first, second) = (selected(0..128), selected(0..64), selected(64..128));
         approx::assert_relative_eq!(found.between, slow_overlap(&first, &second));
         approx::assert_relative_eq!(found.with_whole[0], slow_overlap(&whole, &first));
         approx::assert_relative_eq!(found.with_whole[1], slow_overlap(&whole, &second));
+        assert!(found.with_whole.iter().all(|share| *share > 0.05), "{selector}: {found:?}");
     }
 }
 
@@ -367,7 +492,8 @@ fn a_skill_is_in_both_halves_of_the_rows_and_noise_in_neither() {
     let [skilled, unlike] = [true, false].map(|is_in| with_skill(4, &|_| is_in));
     for dtype in [StoreDtype::F32, StoreDtype::I4, StoreDtype::I1] {
         let halves = |target: &[Vec<f64>]| {
-            halves_of(&pool, target, &["a"; 4], dtype, Aggregation::MeanOfCosines)
+            let by = Aggregation::MeanOfCosines;
+            halves_of(&pool, target, &["a"; 4], dtype, by, Selector::Top)
         };
         let (found, scores) = halves(&skilled);
         assert!(found.between > 0.95, "{dtype:?}: {}", found.between);
@@ -424,8 +550,14 @@ fn the_halves_foretell_the_error_of_a_cosine() {
                 [pool, target].map(|part| part.into_iter().map(|(_, row)| row.clone()).collect())
             };
             let ([pool, target], [exact_pool, exact_target]) = (parts(&short), parts(&exact));
-            let (found, scores) =
-                halves_of(&pool, &target, &subtasks, dtype, Aggregation::MeanOfCosines);
+            let (found, scores) = halves_of(
+                &pool,
+                &target,
+                &subtasks,
+                dtype,
+                Aggregation::MeanOfCosines,
+                Selector::Top,
+            );
             let mut errors = Vec::new();
             for (row, exact) in scores.rows.iter().zip(&exact_pool) {
                 for (found, target) in row.by_subtask.iter().zip(&exact_target) {

@@ -48,7 +48,7 @@ fn a_method_without_a_model_makes_a_subset_and_says_what_made_it() {
         assert_eq!(report["run"]["method"], method);
         // What has no likeness to single examples has no halves, and none of zero.
         let steady = &report["diagnostics"];
-        assert_eq!(steady["n_best"], 6, "{method}");
+        assert_eq!(steady["n_selected"], 6, "{method}");
         assert_eq!(steady["target"].is_object(), ["bm25", "ngram"].contains(&method), "{method}");
         assert!(steady["sketch"].is_null(), "{method}");
         let card = fs_err::read_to_string(run.run_dir().join(subset(&run)).join("README.md"));

@@ -23,10 +23,10 @@ fn one_command_makes_a_subset_and_says_where_it_is() {
     let report = fs_err::read(run.run_dir().join("report.json")).unwrap();
     let report: serde_json::Value = serde_json::from_slice(&report).unwrap();
     let steady = &report["diagnostics"];
-    assert_eq!((&steady["n_rows"], &steady["n_best"]), (&24.into(), &6.into()), "{steady}");
+    assert_eq!((&steady["n_rows"], &steady["n_selected"]), (&24.into(), &6.into()), "{steady}");
     assert!(steady["sketch"]["cosine_error"].as_f64().unwrap() > 0.0, "{steady}");
     assert_eq!(steady["checkpoints"].as_array().unwrap().len(), 2, "{steady}");
-    assert!(said.stdout.contains("Steady  of the best 6 of 24"), "{}", said.stdout);
+    assert!(said.stdout.contains("Steady  of 6 rows of 24"), "{}", said.stdout);
     let status = run.say(&["status"]);
     assert_eq!(status.stdout.matches("complete").count(), 7, "{}", status.stdout);
 }

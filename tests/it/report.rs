@@ -123,7 +123,7 @@ fn the_terminal_says_where_what_and_the_best() {
 fn diagnostics() -> Diagnostics {
     Diagnostics {
         n_rows: 399,
-        n_best: 20,
+        n_selected: 20,
         chance: 20.0 / 399.0,
         target: Some(TargetHalves {
             n_examples: 8,
@@ -149,8 +149,8 @@ fn an_unsteady_selection_is_warned_of() {
     let unsteady = summary_of(10, &pool, &pool.top("5%"), facts(), Some(diagnostics()));
     insta::assert_snapshot!(unsteady.warnings.join("\n"), @r"
     1 example has no rank: zero gradient (1)
-    the selection is mostly noise: halves of the target agree on 7.0% of the best rows, and chance on 5.0%; more target examples, or a pool that has the skill, would help
-    the projection is too short: halves of the stored rows agree on 10.0% of the best rows, and chance on 5.0%; a larger proj-dim would help
+    the selection is mostly noise: halves of the target agree on 7.0% of the selected rows, and chance on 5.0%; more target examples, or a pool that has the skill, would help
+    the projection is too short: halves of the stored rows agree on 10.0% of the selected rows, and chance on 5.0%; a larger proj-dim would help
     ");
     let mut steady = diagnostics();
     let target = steady.target.as_mut().unwrap();
@@ -162,7 +162,7 @@ fn an_unsteady_selection_is_warned_of() {
     let text = text(&steady);
     let block = text.split("\n\n").find(|block| block.starts_with("Steady")).unwrap();
     insta::assert_snapshot!(block, @r"
-    Steady  of the best 20 of 399, both rankings have
+    Steady  of 20 rows of 399, two selections share
              60.0% by two halves of the target (50.0% to 70.0%)
              70.0% by two halves of the stored rows (each with the whole: 85.0%, 80.0%)
              65.0% by all and without epoch-1

@@ -102,7 +102,7 @@ pub trait Picks {
 }
 
 /// The likeness of pool rows to single target examples.
-pub trait TargetCosines {
+pub trait TargetCosines: Sync {
     /// The columns.
     fn targets(&self) -> &TargetExamples;
 
@@ -128,7 +128,7 @@ impl TargetCosines for ExampleScores {
 }
 
 /// The likeness of pool rows to each other.
-pub trait RowCosines {
+pub trait RowCosines: Sync {
     /// Cosines of `rows` with `queries`, both positions in the score table,
     /// `[rows × queries]`.
     fn cosines(&self, queries: &[usize], rows: &[usize]) -> Vec<f32>;
