@@ -172,6 +172,8 @@ impl Config {
         settings.retain(|name, _| !LOCAL.contains(&name.as_str()));
         // However it was written: 5% is 0.05.
         settings.insert("budget".to_owned(), self.budget.to_string().into());
+        // What `auto` came to.
+        settings.insert("selector".to_owned(), self.selection.selector.name().into());
         if let TemplateSource::File(_) = self.ingest.encoding.chat_template {
             settings.remove("chat-template");
         }

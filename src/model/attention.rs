@@ -128,20 +128,40 @@ pub(crate) fn causal_attention(
     scores: Scores,
     window: Option<i64>,
 ) -> Tensor {
-    let is_grouped = k.size()[1] < q.size()[1];
     let n_inputs = k.size()[2];
     let window = window.filter(|window| *window < n_inputs);
-    let is_seen = || {
+    // What is causal and no more is not asked for as a mask.
+    let is_seen = (window.is_some() || scores.cap.is_some()).then(|| {
         let positions = Tensor::arange(n_inputs, (Kind::Int64, k.device()));
         is_hidden(&positions, n_inputs, window).logical_not()
-    };
-    let out = if let Some(cap) = scores.cap {
-        capped_attention([q, k, v], scores.scale, cap, &is_seen())
-    } else {
-        let is_seen = window.map(|_| is_seen());
-        let is_causal = is_seen.is_none();
-        let scale = Some(scores.scale);
-        Tensor::scaled_dot_product_attention(q, k, v, is_seen, 0.0, is_causal, scale, is_grouped)
+    });
+    attention([q, k, v], scores, is_seen)
+}
+
+/// As [`causal_attention`], of queries at `positions`, `[n_examples, n]`, alone: keys and
+/// values are those of all positions.
+pub(crate) fn attention_at(
+    [q, k, v]: [&Tensor; 3],
+    positions: &Tensor,
+    scores: Scores,
+    window: Option<i64>,
+) -> Tensor {
+    let is_seen = is_hidden(positions, k.size()[2], window).logical_not().unsqueeze(1);
+    attention([q, k, v], scores, Some(is_seen))
+}
+
+/// What queries read of the keys that they see, which are those up to their own where
+/// nothing is said.
+fn attention([q, k, v]: [&Tensor; 3], scores: Scores, is_seen: Option<Tensor>) -> Tensor {
+    let out = match (scores.cap, is_seen) {
+        (Some(cap), Some(is_seen)) => capped_attention([q, k, v], scores.scale, cap, &is_seen),
+        (_, is_seen) => {
+            let is_grouped = k.size()[1] < q.size()[1];
+            let (is_causal, scale) = (is_seen.is_none(), Some(scores.scale));
+            Tensor::scaled_dot_product_attention(
+                q, k, v, is_seen, 0.0, is_causal, scale, is_grouped,
+            )
+        }
     };
     out.transpose(1, 2).flatten(2, 3)
 }

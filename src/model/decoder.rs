@@ -3,8 +3,9 @@
 use tch::{Kind, Tensor};
 
 use super::architecture::{NormKind, Placement};
-use super::attention::{Ropes, causal_attention};
+use super::attention::{Ropes, attention_at, causal_attention};
 use super::batch::Batch;
+use super::cache::Cache;
 use super::joined::split_gate;
 use super::lora::LoraLeaves;
 use super::modules::LinearModule;
@@ -55,17 +56,27 @@ pub(crate) struct Linear {
 /// `[n_examples, .., d_in]`. Called once a module.
 type LinearFn<'a> = dyn FnMut(LinearModule, &Tensor) -> Tensor + 'a;
 
+/// What the queries of a layer read, `[n_examples, n, n_heads · head_dim]`, given
+/// queries, keys and values, `[n_examples, heads, n, head_dim]`, turned by their
+/// positions.
+type AttendFn<'a> = dyn FnMut(usize, [&Tensor; 3]) -> Tensor + 'a;
+
 impl Decoder {
     /// Embedded tokens, `[n_examples, n_inputs, hidden_size]`.
     pub(crate) fn embed(&self, token_ids: &Tensor) -> Tensor {
-        let embedded = Tensor::embedding(&self.embeddings, token_ids, -1, false, false);
-        let embedded = match self.config.embedding_scale {
-            // Rounded as the weights are, which in bf16 makes √3072 55.5.
-            Some(scale) => embedded * Tensor::from(scale).to_kind(self.embeddings.kind()),
-            None => embedded,
-        };
+        let embedded = self.embed_words(token_ids);
         match &self.positions {
             Some(positions) => embedded + positions.narrow(0, 0, token_ids.size()[1]),
+            None => embedded,
+        }
+    }
+
+    /// Embedded tokens without their positions.
+    fn embed_words(&self, token_ids: &Tensor) -> Tensor {
+        let embedded = embedding(&self.embeddings, token_ids);
+        match self.config.embedding_scale {
+            // Rounded as the weights are, which in bf16 makes √3072 55.5.
+            Some(scale) => embedded * Tensor::from(scale).to_kind(self.embeddings.kind()),
             None => embedded,
         }
     }
@@ -79,25 +90,65 @@ impl Decoder {
         lora: &LoraLeaves,
     ) -> Tensor {
         let ropes = Ropes::new(&self.config, token_ids.size()[1], lengths, &self.embeddings);
-        (0..self.layers.len()).fold(self.embed(token_ids), |hidden, layer| {
-            self.layer(layer, &hidden, &ropes, &mut |module, x| {
+        self.through_layers(self.embed(token_ids), &ropes, lora, &mut |layer, heads| {
+            causal_attention(heads, self.config.scores, self.window(layer))
+        })
+    }
+
+    /// Hidden states behind the last layer, `[n_examples, n, hidden_size]`, of tokens
+    /// whose `positions` are given, `[n_examples, n]`. Those before them are in `cache`,
+    /// and these are after it. `ropes` are of all positions.
+    pub(crate) fn hidden_at(
+        &self,
+        token_ids: &Tensor,
+        positions: &Tensor,
+        ropes: &Ropes,
+        lora: &LoraLeaves,
+        cache: &mut Cache,
+    ) -> Tensor {
+        let words = self.embed_words(token_ids);
+        let embedded = match &self.positions {
+            Some(table) => words + embedding(table, positions),
+            None => words,
+        };
+        self.through_layers(embedded, &ropes.at(positions), lora, &mut |layer, [q, k, v]| {
+            let [k, v] = cache.keep(layer, [k, v], positions);
+            attention_at([q, k, v], positions, self.config.scores, self.window(layer))
+        })
+    }
+
+    fn window(&self, layer: usize) -> Option<i64> {
+        self.config.attention[layer].window.map(dim)
+    }
+
+    fn through_layers(
+        &self,
+        embedded: Tensor,
+        ropes: &Ropes,
+        lora: &LoraLeaves,
+        attend: &mut AttendFn<'_>,
+    ) -> Tensor {
+        (0..self.layers.len()).fold(embedded, |hidden, layer| {
+            let mut linear = |module: LinearModule, x: &Tensor| {
                 lora.adapted(self.linear(layer, module).forward(x), layer, module, x)
-            })
+            };
+            self.layer(layer, &hidden, ropes, &mut linear, attend)
         })
     }
 
     /// Layer number `layer`: from hidden states `[n_examples, n_inputs,
     /// hidden_size]` to the next ones.
-    pub(crate) fn layer(
+    fn layer(
         &self,
         layer: usize,
         hidden: &Tensor,
         ropes: &Ropes,
         linear: &mut LinearFn<'_>,
+        attend: &mut AttendFn<'_>,
     ) -> Tensor {
         let Layer { attention_norms, mlp_norms, .. } = &self.layers[layer];
-        let attended =
-            self.between(attention_norms, hidden, |x| self.attention(layer, x, ropes, linear));
+        let attended = self
+            .between(attention_norms, hidden, |x| self.attention(layer, x, ropes, linear, attend));
         let middle = hidden + attended;
         let is_parallel = self.config.placement == Placement::Parallel;
         let input = if is_parallel { hidden } else { &middle };
@@ -136,6 +187,7 @@ impl Decoder {
         x: &Tensor,
         ropes: &Ropes,
         linear: &mut LinearFn<'_>,
+        attend: &mut AttendFn<'_>,
     ) -> Tensor {
         let [q, k, v] = if self.config.has(LinearModule::Qkv) {
             self.config.split_heads(&linear(LinearModule::Qkv, x))
@@ -146,14 +198,12 @@ impl Decoder {
             Some([of_q, of_k]) => [self.qk_normed(of_q, &q), self.qk_normed(of_k, &k)],
             None => [q, k],
         };
-        let attention = self.config.attention[layer];
         let [q, k, v] = [q, k, v].map(|rows| self.by_head(&rows));
-        let (q, k) = match ropes.of(attention) {
+        let (q, k) = match ropes.of(self.config.attention[layer]) {
             Some(rope) => (rope.turn(&q), rope.turn(&k)),
             None => (q, k),
         };
-        let window = attention.window.map(dim);
-        linear(LinearModule::O, &causal_attention([&q, &k, &v], self.config.scores, window))
+        linear(LinearModule::O, &attend(layer, [&q, &k, &v]))
     }
 
     /// Rows of queries or keys, normed over as many coordinates as the norm has
@@ -222,6 +272,11 @@ impl Decoder {
             NormKind::Layer => x.layer_norm(weight.size(), Some(weight), bias.as_ref(), eps, false),
         }
     }
+}
+
+/// Rows of `table` by number.
+fn embedding(table: &Tensor, numbers: &Tensor) -> Tensor {
+    Tensor::embedding(table, numbers, -1, false, false)
 }
 
 impl Linear {

@@ -1,7 +1,9 @@
 //! What the model says of its own accord: greedy decoding.
 
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
+use super::attention::Ropes;
+use super::cache::Cache;
 use super::{LoraDecoder, ModelError, dim, memory};
 
 /// A text to continue.
@@ -17,9 +19,6 @@ impl LoraDecoder {
     /// The likeliest continuation of every prompt, token by token, until the token that
     /// ends it, which is left out, or `most` tokens.
     ///
-    /// The whole text is computed anew for every token, which is plenty for short answers
-    /// and asks nothing of the decoder that training does not.
-    ///
     /// # Errors
     ///
     /// If the model fails.
@@ -32,48 +31,96 @@ impl LoraDecoder {
         prompts: &[Prompt<'_>],
         most: usize,
     ) -> Result<Vec<Vec<u32>>, ModelError> {
-        let mut texts: Vec<Vec<u32>> =
-            prompts.iter().map(|prompt| prompt.token_ids.to_vec()).collect();
-        let mut open: Vec<usize> = (0..prompts.len()).collect();
-        for _ in 0..most {
-            if open.is_empty() {
-                break;
-            }
-            let rows: Vec<&[u32]> = open.iter().map(|row| &texts[*row][..]).collect();
-            let next = memory::guarded(|| tch::no_grad(|| self.likeliest_next(&rows)))?;
-            let mut still_open = Vec::with_capacity(open.len());
-            for (row, token_id) in open.into_iter().zip(next) {
-                if token_id != prompts[row].end {
-                    texts[row].push(token_id);
-                    still_open.push(row);
-                }
-            }
-            open = still_open;
+        let mut said = vec![Vec::new(); prompts.len()];
+        if prompts.is_empty() || most == 0 {
+            return Ok(said);
         }
-        let lengths = prompts.iter().map(|prompt| prompt.token_ids.len());
-        Ok(texts.into_iter().zip(lengths).map(|(mut text, n)| text.split_off(n)).collect())
+        let mut open: Vec<usize> = (0..prompts.len()).collect();
+        let say = || {
+            let (mut texts, mut next) = Texts::begin(self, prompts, most)?;
+            for n_said in 1..=most {
+                open.retain(|row| next[*row] != prompts[*row].end);
+                for row in &open {
+                    said[*row].push(next[*row]);
+                }
+                if open.is_empty() || n_said == most {
+                    break;
+                }
+                next = texts.go_on(&next)?;
+            }
+            Ok(())
+        };
+        memory::guarded(|| tch::no_grad(say))?;
+        Ok(said)
+    }
+}
+
+/// Texts that are being continued.
+struct Texts<'a> {
+    model: &'a LoraDecoder,
+    ropes: Ropes,
+    cache: Cache,
+    /// Tokens of each.
+    lengths: Vec<i64>,
+}
+
+impl<'a> Texts<'a> {
+    /// The prompts, with room for `most` further tokens, and the likeliest next ones.
+    fn begin(
+        model: &'a LoraDecoder,
+        prompts: &[Prompt<'_>],
+        most: usize,
+    ) -> Result<(Self, Vec<u32>), ModelError> {
+        let LoraDecoder { decoder, .. } = model;
+        let lengths: Vec<usize> = prompts.iter().map(|prompt| prompt.token_ids.len()).collect();
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        let like = &decoder.embeddings;
+        let mut texts = Self {
+            model,
+            ropes: Ropes::new(&decoder.config, dim(longest + most), &lengths, like),
+            cache: Cache::new(&decoder.config, prompts.len(), longest + most, like),
+            lengths: lengths.iter().copied().map(dim).collect(),
+        };
+        // Padded on the right: no token sees what is behind it, and what is said takes
+        // the place of the padding.
+        let mut token_ids = vec![0_i64; prompts.len() * longest];
+        for (own, prompt) in token_ids.chunks_exact_mut(longest).zip(prompts) {
+            own.iter_mut().zip(prompt.token_ids).for_each(|(own, id)| *own = i64::from(*id));
+        }
+        let shape = [dim(prompts.len()), dim(longest)];
+        let token_ids = texts.tensor(&token_ids).f_reshape(shape)?;
+        let positions = Tensor::arange(shape[1], (Kind::Int64, model.device()));
+        let hidden = texts.hidden(&token_ids, &positions.expand(shape, false));
+        let last = lengths.iter().enumerate().map(|(row, n)| dim(row * longest + n - 1));
+        let last = texts.tensor(&last.collect::<Vec<_>>());
+        let next = texts.likeliest(&hidden.flatten(0, 1).f_index_select(0, &last)?)?;
+        Ok((texts, next))
     }
 
-    /// The likeliest token behind each of `rows`.
-    fn likeliest_next(&self, rows: &[&[u32]]) -> Result<Vec<u32>, ModelError> {
-        let longest = rows.iter().map(|row| row.len()).max().unwrap_or(0);
-        // Padded on the right: no token sees what is behind it.
-        let mut token_ids = vec![0_i64; rows.len() * longest];
-        let mut last = Vec::with_capacity(rows.len());
-        for (number, row) in rows.iter().enumerate() {
-            let own = &mut token_ids[number * longest..];
-            own.iter_mut().zip(*row).for_each(|(own, token_id)| *own = i64::from(*token_id));
-            last.push(dim(number * longest + row.len() - 1));
-        }
-        let shape = [dim(rows.len()), dim(longest)];
-        let token_ids = Tensor::from_slice(&token_ids).f_reshape(shape)?.to_device(self.device());
-        let last = Tensor::from_slice(&last).to_device(self.device());
-        let lengths: Vec<usize> = rows.iter().map(|row| row.len()).collect();
-        let hidden = self.decoder.hidden(&token_ids, &lengths, &self.adapter);
-        let logits = self.decoder.logits(&hidden.flatten(0, 1).f_index_select(0, &last)?);
-        let next = logits.f_argmax(-1, false)?.to_device(tch::Device::Cpu).to_kind(Kind::Int64);
-        let next = Vec::<i64>::try_from(next)?;
-        Ok(next.into_iter().map(|id| u32::try_from(id).expect("a token's position")).collect())
+    /// Goes on with a token each; the likeliest next ones.
+    fn go_on(&mut self, token_ids: &[u32]) -> Result<Vec<u32>, ModelError> {
+        let token_ids: Vec<i64> = token_ids.iter().copied().map(i64::from).collect();
+        let token_ids = self.tensor(&token_ids).unsqueeze(1);
+        let positions = self.tensor(&self.lengths).unsqueeze(1);
+        self.lengths.iter_mut().for_each(|length| *length += 1);
+        let hidden = self.hidden(&token_ids, &positions);
+        self.likeliest(&hidden.squeeze_dim(1))
+    }
+
+    fn hidden(&mut self, token_ids: &Tensor, positions: &Tensor) -> Tensor {
+        let LoraDecoder { decoder, adapter, .. } = self.model;
+        decoder.hidden_at(token_ids, positions, &self.ropes, adapter, &mut self.cache)
+    }
+
+    /// The likeliest tokens behind hidden states `[n, hidden_size]`.
+    fn likeliest(&self, hidden: &Tensor) -> Result<Vec<u32>, ModelError> {
+        let likeliest = self.model.decoder.logits(hidden).f_argmax(-1, false)?;
+        let ids = Vec::<i64>::try_from(likeliest.to_device(Device::Cpu).to_kind(Kind::Int64))?;
+        Ok(ids.into_iter().map(|id| u32::try_from(id).expect("a token's position")).collect())
+    }
+
+    fn tensor(&self, numbers: &[i64]) -> Tensor {
+        Tensor::from_slice(numbers).to_device(self.model.device())
     }
 }
 

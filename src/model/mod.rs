@@ -15,7 +15,7 @@
 //!
 //! What a model *computes* needs the `torch` feature: `decoder` is the forward
 //! pass, `attention` its positions, `activation` its MLP's, `lora` its adapters,
-//! `batch` what goes in, `load` where weights come from, `cuda` how its library is
+//! `batch` what goes in, `cache` what later tokens read of earlier ones, `load` where weights come from, `cuda` how its library is
 //! found, `LoraDecoder` all of it on a device, `assess` and
 //! `generate` what it makes of examples.
 
@@ -29,6 +29,8 @@ pub(crate) mod attention;
 pub mod base_weights;
 #[cfg(feature = "torch")]
 pub(crate) mod batch;
+#[cfg(feature = "torch")]
+mod cache;
 pub mod config;
 #[cfg(feature = "torch")]
 mod cuda;

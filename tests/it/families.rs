@@ -13,7 +13,7 @@ use less_select::gradient::direction::{AdamRule, Moments};
 use less_select::merge::merge;
 use less_select::model::base_weights::Vocabulary;
 use less_select::model::weights::WeightFiles;
-use less_select::model::{DecoderConfig, LoraDecoder};
+use less_select::model::{DecoderConfig, LoraDecoder, Prompt};
 use less_select::pool::Example;
 use less_select::tensor_file::{TensorFile, serialize, to_f32};
 use serde::Deserialize;
@@ -138,6 +138,32 @@ fn families_compute_what_transformers_does() {
             }
             let expected = expected(format!("{name}.gradients"));
             assert_gradients_close(&name, model.layout(), &of_rows, &expected);
+        }
+    }
+}
+
+/// The likeliest tokens behind `text`, which is computed anew for each.
+fn continued_slowly(model: &LoraDecoder, text: &[u32], n_tokens: usize) -> Vec<u32> {
+    let mut text = text.to_vec();
+    for _ in 0..n_tokens {
+        let logits = model.logits(&text).pop().unwrap();
+        let best = (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).unwrap();
+        text.push(best as u32);
+    }
+    text.split_off(text.len() - n_tokens)
+}
+
+#[test]
+fn families_continue_texts_as_if_each_token_were_computed_anew() {
+    let rows = rows();
+    for Family { name, config, .. } in json::<Goldens>("families.json").families {
+        let dir = tempfile::tempdir().unwrap();
+        let model = model(dir.path(), &config);
+        let prompts: Vec<Prompt<'_>> =
+            rows.iter().map(|row| Prompt { token_ids: &row.token_ids, end: u32::MAX }).collect();
+        let found = model.generate(&prompts, 5).unwrap();
+        for (row, found) in rows.iter().zip(found) {
+            assert_eq!(found, continued_slowly(&model, &row.token_ids, 5), "{name}");
         }
     }
 }
