@@ -46,14 +46,14 @@ impl<'a> AttentionBlock<'a> {
                 norm
             })
         });
-        let [q, k, v] = [q, k, v].map(|rows| modules.model.decoder.by_head(&rows));
+        let [q, k, v] = [q, k, v].map(|rows| modules.pass.model.decoder.by_head(&rows));
         let mut heads = Heads { q, k, v };
         let own = modules.config().attention[modules.layer];
         if let Some((of_q, of_k)) = sites.ropes.of(own).zip(ropes.of(own)) {
             heads.q = of_q.turn(&heads.q);
             heads.k = of_k.turn(&heads.k);
         }
-        let is_fused = modules.model.is_fused;
+        let is_fused = modules.pass.model.is_fused;
         let attention = Attention::new(heads, sites, modules.config().scores, is_fused);
         let y = modules.forward(LinearModule::O, &attention.y());
         let (y, after) = modules.norm_if(weights.attention_norms.after.as_ref(), &y);

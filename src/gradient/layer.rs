@@ -14,14 +14,15 @@ use super::attention::Sites;
 use super::attention_block::{AttentionBlock, Place};
 use super::mlp_block::MlpBlock;
 use super::modules::Modules;
+use super::pass::Pass;
 use crate::model::architecture::Placement;
 use crate::model::attention::Ropes;
 use crate::model::batch::Batch;
-use crate::model::{LoraDecoder, ModelError, dim};
+use crate::model::{ModelError, dim};
 
 /// The layers of a model at work on one batch.
 pub(super) struct Layers<'a> {
-    model: &'a LoraDecoder,
+    pass: Pass<'a>,
     /// Of every position.
     ropes: Ropes,
     all: Sites,
@@ -43,7 +44,8 @@ pub(super) struct Tape<'a> {
 }
 
 impl<'a> Layers<'a> {
-    pub(super) fn new(model: &'a LoraDecoder, batch: &Batch) -> Self {
+    pub(super) fn new(pass: Pass<'a>, batch: &Batch) -> Self {
+        let model = pass.model;
         let (n_inputs, like) = (batch.token_ids.size()[1], &model.decoder.embeddings);
         let ropes = Ropes::new(model.config(), n_inputs, &batch.lengths, like);
         let all = |window| Sites::all(ropes.shallow_clone(), n_inputs, window, like);
@@ -51,11 +53,11 @@ impl<'a> Layers<'a> {
         let windowed = windows().flatten().next().map(|window| all(Some(window)));
         let last = windows().next_back().flatten();
         let last = Sites::some(&ropes, batch.sites.shallow_clone(), n_inputs, last, like);
-        Self { model, all: all(None), windowed, last, ropes }
+        Self { pass, all: all(None), windowed, last, ropes }
     }
 
     fn place(&self, layer: usize) -> Place<'_> {
-        let config = self.model.config();
+        let config = self.pass.model.config();
         let sites = match config.attention[layer].window {
             _ if layer + 1 == config.n_layers => &self.last,
             Some(_) => self.windowed.as_ref().unwrap_or(&self.all),
@@ -68,7 +70,7 @@ impl<'a> Layers<'a> {
     /// hidden_size]`, and what its derivative needs.
     pub(super) fn record(&self, layer: usize, input: Tensor) -> (Tensor, Tape<'a>) {
         let place = self.place(layer);
-        let mut modules = Modules::new(self.model, layer);
+        let mut modules = Modules::new(self.pass, layer);
         let (mut attended, attention) = AttentionBlock::record(&mut modules, place, &input);
         let at_sites = place.sites.of(&input);
         let middle = attended.g_add_(&at_sites);
@@ -97,6 +99,6 @@ impl<'a> Layers<'a> {
 
     /// Whether attention and MLP read the same.
     fn is_parallel(&self) -> bool {
-        self.model.config().placement == Placement::Parallel
+        self.pass.model.config().placement == Placement::Parallel
     }
 }

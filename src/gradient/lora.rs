@@ -1,16 +1,18 @@
-//! Per-example LoRA gradients, layer by layer.
+//! LoRA gradients, layer by layer: every example's own, or all together for training.
 //!
 //! From the top, each layer is differentiated by hand ([`layer`](super::layer))
-//! and is then dropped, so one layer's LoRA gradients are in memory at a time,
-//! every example's own ([`adapted`](super::adapted)).
+//! and is then dropped, so one layer's LoRA gradients are in memory at a time
+//! ([`adapted`](super::adapted)).
 
 use tch::{Kind, Tensor};
 
 use super::adapted::Sink;
 use super::layer::{Layers, Tape};
 use super::layout::ParamLayout;
+use super::pass::{MasksOf, Pass};
 use super::{ExampleLoss, PerExampleGradients};
 use crate::model::batch::Batch;
+use crate::model::lora::LoraLeaves;
 use crate::model::{LoraDecoder, ModelError, dim, memory};
 use crate::pool::Example;
 
@@ -61,7 +63,42 @@ impl LoraDecoder {
         batch: &Batch,
         sink: &mut Sink<'_>,
     ) -> Result<Vec<ExampleLoss>, ModelError> {
-        let pass = Layers::new(self, batch);
+        let pass = Pass::of_examples(self);
+        let losses = self.differentiate(pass, batch, &weights(batch), sink)?;
+        Ok(mean_losses(batch, &losses))
+    }
+
+    /// The gradient by `adapter` of the sum of the batch's token losses, each times
+    /// `weight`: `sink` is given each parameter's once, `[1, rows, columns]` of the
+    /// weights' kind. Returns the sum of each example's token losses, in nats.
+    ///
+    /// Dropout draws each layer's masks from the generator that `masks_of` gives.
+    pub(crate) fn training_gradients(
+        &self,
+        batch: &Batch,
+        adapter: &LoraLeaves,
+        weight: f64,
+        masks_of: &MasksOf,
+        sink: &mut Sink<'_>,
+    ) -> Result<Vec<f64>, ModelError> {
+        memory::guarded(|| {
+            let pass = Pass::of_training(self, adapter, masks_of);
+            let weights = batch.targets.ones_like().to_kind(Kind::Float) * weight;
+            let losses = self.differentiate(pass, batch, &weights, sink)?;
+            Ok(batch.sums(&losses))
+        })
+    }
+
+    /// The losses of the labels in nats, `[n_supervised]`; the gradients of their sum,
+    /// each times one of `weights`, go to `sink`.
+    fn differentiate(
+        &self,
+        pass: Pass<'_>,
+        batch: &Batch,
+        weights: &Tensor,
+        sink: &mut Sink<'_>,
+    ) -> Result<Vec<f32>, ModelError> {
+        let pass = Layers::new(pass, batch);
         let mut hidden = self.decoder.embed(&batch.token_ids);
         let mut layers = Vec::new();
         for layer in 0..self.config().n_layers {
@@ -74,7 +111,7 @@ impl LoraDecoder {
                 Recorded::Tape(Box::new(tape))
             });
         }
-        let (losses, mut gradient) = self.label_gradients(batch, &hidden)?;
+        let (losses, mut gradient) = self.label_gradients(batch, weights, &hidden)?;
         while let Some(layer) = layers.pop() {
             let tape = match layer {
                 Recorded::Input(layer, input) => pass.record(layer, input).1,
@@ -82,17 +119,19 @@ impl LoraDecoder {
             };
             gradient = pass.differentiate(tape, &gradient, sink)?;
         }
-        Ok(mean_losses(batch, &Vec::<f32>::try_from(losses)?))
+        Ok(Vec::try_from(losses)?)
     }
 
     /// Losses of the labels in nats, f32 `[n_supervised]`, and the gradient of their
-    /// sum by `hidden`, `[n_examples, n_sites, hidden_size]`.
+    /// sum, each times one of `weights`, by `hidden`, `[n_examples, n_sites,
+    /// hidden_size]`.
     fn label_gradients(
         &self,
         batch: &Batch,
+        weights: &Tensor,
         hidden: &Tensor,
     ) -> Result<(Tensor, Tensor), ModelError> {
-        let weights = weights(batch).to_device(self.device());
+        let weights = weights.to_device(self.device());
         let at_labels = hidden.flatten(0, 1).index_select(0, &batch.labels);
         let n_labels = at_labels.size()[0];
         let n_at_once = self.labels_at_once();
@@ -151,7 +190,6 @@ pub(super) mod tests {
     use crate::checkpoint::LoraSettings;
     use crate::compute::{ComputeSettings, Dtype};
     use crate::model::flat;
-    use crate::model::lora::LoraLeaves;
     use crate::pool::ExampleId;
     use crate::seed::Seed;
     use crate::warmup::trial_adapter;
@@ -207,9 +245,23 @@ pub(super) mod tests {
     /// the adapter's weights its leaves.
     fn plain_gradient(model: &LoraDecoder, example: &Example) -> Vec<f32> {
         let batch = Batch::new(&[example], model.config(), model.device()).unwrap();
-        let lora = LoraLeaves { dropout: 0.0, ..model.trainable() };
-        let loss = model.decoder.token_losses(&batch, &lora).mean(Kind::Float);
+        let lora = leaves(model);
+        let loss = token_losses(model, &batch, &lora).mean(Kind::Float);
         flat(&Tensor::run_backward(&[loss], &lora.leaves, false, false))
+    }
+
+    /// The losses of the supervised tokens, f32 `[n_supervised]`, as a graph.
+    fn token_losses(model: &LoraDecoder, batch: &Batch, lora: &LoraLeaves) -> Tensor {
+        let hidden = model.decoder.hidden(&batch.token_ids, &batch.lengths, lora);
+        let at_labels = hidden.flatten(0, 1).index_select(0, &batch.positions);
+        model.decoder.losses_at(&at_labels, &batch.targets)
+    }
+
+    /// The model's adapter, as what autograd differentiates by.
+    fn leaves(model: &LoraDecoder) -> LoraLeaves {
+        let LoraLeaves { leaves, .. } = model.trainable();
+        let leaves = leaves.into_iter().map(|leaf| leaf.set_requires_grad(true)).collect();
+        LoraLeaves { leaves, dropout: 0.0, ..model.trainable() }
     }
 
     fn distance(found: &[f32], expected: &[f32]) -> f32 {
@@ -368,6 +420,83 @@ pub(super) mod tests {
         approx::assert_relative_eq!(losses[1].loss, alone[0].loss, max_relative = 1e-6);
         approx::assert_relative_eq!(squares[1], square[0], max_relative = 1e-5);
         assert!(squares[1] > 0.0);
+    }
+
+    /// The gradient of a training's loss, and the sums of the rows' token losses.
+    fn training_gradient(
+        model: &LoraDecoder,
+        adapter: &LoraLeaves,
+        batch: &[&Example],
+    ) -> (Vec<f32>, Vec<f64>) {
+        let batch = Batch::new(batch, model.config(), model.device()).unwrap();
+        let mut gradient = vec![f32::NAN; model.layout().grad_dim()];
+        let masks_of = |layer: usize| Seed(7).stream(&["masks", &layer.to_string()]);
+        let sink = &mut |param: usize, found: Tensor| {
+            let param = &model.layout().params()[param];
+            let found = flat(&[found.to_kind(Kind::Float)]);
+            gradient[param.offset..][..found.len()].copy_from_slice(&found);
+            Ok(())
+        };
+        let losses = model.training_gradients(&batch, adapter, 0.25, &masks_of, sink).unwrap();
+        (gradient, losses)
+    }
+
+    #[test]
+    fn a_trainings_gradient_is_that_of_the_sum_of_all_losses() {
+        let examples = [
+            example(&[8, 9, 10, 11], &[false, false, true, true]),
+            example(&[1, 2, 3, 4, 5, 6, 7], &[false, true, false, true, false, false, true]),
+            example(&[5, 6, 7], &[false; 3]),
+        ];
+        let batch: Vec<&Example> = examples.iter().collect();
+        for (dtype, tolerance) in [(Dtype::F32, 2e-6), (Dtype::Bf16, 3e-2)] {
+            let model = model_with(&["all-linear"], dtype);
+            let lora = leaves(&model);
+            let plain = Batch::new(&batch, model.config(), model.device()).unwrap();
+            let losses = token_losses(&model, &plain, &lora);
+            let loss = losses.sum(Kind::Float) * 0.25;
+            let expected = flat(&Tensor::run_backward(&[loss], &lora.leaves, false, false));
+            let adapter = LoraLeaves { dropout: 0.0, ..model.trainable() };
+            let (found, sums) = training_gradient(&model, &adapter, &batch);
+            let distance = distance(&found, &expected);
+            assert!(distance <= tolerance, "{dtype:?}: {distance}");
+            let expected = plain.sums(&flat(&[losses]));
+            for (found, expected) in sums.iter().zip(&expected) {
+                approx::assert_relative_eq!(found, expected, max_relative = 1e-2);
+            }
+        }
+    }
+
+    /// A small step along the gradient changes the loss, under the same masks, by its
+    /// length squared.
+    #[test]
+    fn a_trainings_gradient_is_that_of_what_dropout_leaves() {
+        let rows = [
+            example(&[8, 9, 10, 11, 12, 13], &[false, false, true, true, true, true]),
+            example(&[1, 2, 3, 4, 5, 6, 7], &[false, true, false, true, true, true, true]),
+        ];
+        let batch: Vec<&Example> = rows.iter().collect();
+        let mut model = model_with(&["all-linear"], Dtype::F32);
+        let loss = |adapter: &LoraLeaves| {
+            0.25 * training_gradient(&model, adapter, &batch).1.iter().sum::<f64>()
+        };
+        let adapter = model.trainable();
+        assert!(adapter.dropout > 0.0);
+        let (gradient, _) = training_gradient(&model, &adapter, &batch);
+        let squared: f64 = gradient.iter().map(|x| f64::from(x * x)).sum();
+        let step = |size: f64| {
+            let along = model.tensors(&gradient);
+            let moved = adapter.leaves.iter().zip(along).map(|(leaf, along)| leaf + along * size);
+            LoraLeaves { leaves: moved.collect(), modules: adapter.modules.clone(), ..adapter }
+        };
+        let size = 1e-2 / squared.sqrt();
+        let slope = (loss(&step(size)) - loss(&step(-size))) / (2.0 * size);
+        approx::assert_relative_eq!(slope, squared, max_relative = 1e-2);
+        let without = LoraLeaves { dropout: 0.0, ..model.trainable() };
+        assert!(distance(&training_gradient(&model, &without, &batch).0, &gradient) > 0.1);
+        // The masks are the same where activations are computed again.
+        model.recompute = true;
+        assert_eq!(training_gradient(&model, &adapter, &batch).0, gradient);
     }
 
     #[test]

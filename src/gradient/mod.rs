@@ -17,6 +17,8 @@ mod attention_block;
 pub mod collect;
 pub mod direction;
 #[cfg(feature = "torch")]
+mod dropout;
+#[cfg(feature = "torch")]
 mod fused;
 pub mod independence;
 #[cfg(feature = "torch")]
@@ -35,6 +37,8 @@ mod norm;
 #[cfg(feature = "torch")]
 mod on_device;
 pub mod on_host;
+#[cfg(feature = "torch")]
+mod pass;
 pub mod shard_plan;
 #[cfg(feature = "torch")]
 pub mod speed;

@@ -1,39 +1,44 @@
 //! A layer's linear modules and norms on their way forth and back.
 
+use rand_chacha::ChaCha8Rng;
 use tch::Tensor;
 
-use super::adapted::{Adapted, Sink};
+use super::adapted::{Adapted, Kept, Sink};
 use super::norm::Norm;
+use super::pass::Pass;
 use crate::model::decoder::{Layer, NormWeights};
 use crate::model::modules::LinearModule;
-use crate::model::{DecoderConfig, LoraDecoder, ModelError};
+use crate::model::{DecoderConfig, ModelError};
 
 /// The modules of one layer, with what they keep until the backward pass.
 pub(super) struct Modules<'a> {
-    pub(super) model: &'a LoraDecoder,
+    pub(super) pass: Pass<'a>,
     pub(super) layer: usize,
-    /// By module, s·x·Aᵀ where it is known.
-    inner: [Option<Tensor>; LinearModule::COUNT],
+    /// Of dropout, where there is any.
+    masks: Option<ChaCha8Rng>,
+    /// By module.
+    kept: [Kept; LinearModule::COUNT],
 }
 
 impl<'a> Modules<'a> {
-    pub(super) fn new(model: &'a LoraDecoder, layer: usize) -> Self {
-        Self { model, layer, inner: [const { None }; LinearModule::COUNT] }
+    pub(super) fn new(pass: Pass<'a>, layer: usize) -> Self {
+        let masks = pass.masks.map(|masks_of| masks_of(layer));
+        Self { pass, layer, masks, kept: Default::default() }
     }
 
     pub(super) fn config(&self) -> &'a DecoderConfig {
-        self.model.config()
+        self.pass.model.config()
     }
 
     pub(super) fn weights(&self) -> &'a Layer {
-        &self.model.decoder.layers[self.layer]
+        &self.pass.model.decoder.layers[self.layer]
     }
 
     /// The output of a module for the input `x`, `[n_examples, n, d_in]`.
     pub(super) fn forward(&mut self, module: LinearModule, x: &Tensor) -> Tensor {
-        let out = Adapted::new(self.model, self.layer, module).forward(x);
-        self.inner[module as usize] = out.inner;
-        out.y
+        let (y, kept) = Adapted::new(self.pass, self.layer, module).forward(x, self.masks.as_mut());
+        self.kept[module as usize] = kept;
+        y
     }
 
     /// From the gradient by a module's output, `delta`, to that by its input, which
@@ -45,13 +50,14 @@ impl<'a> Modules<'a> {
         delta: &Tensor,
         sink: &mut Sink<'_>,
     ) -> Result<Tensor, ModelError> {
-        let inner = self.inner[module as usize].take();
-        Adapted::new(self.model, self.layer, module).backward(x, inner, delta, sink)
+        let kept = std::mem::take(&mut self.kept[module as usize]);
+        Adapted::new(self.pass, self.layer, module).backward(x, kept, delta, sink)
     }
 
     /// The norm of `x` and its way back.
     pub(super) fn norm(&self, weights: &'a NormWeights, x: &Tensor) -> (Tensor, Norm<'a>) {
-        Norm::new(&self.model.decoder, x, weights, self.model.is_fused)
+        let model = self.pass.model;
+        Norm::new(&model.decoder, x, weights, model.is_fused)
     }
 
     /// `x` as it is without a norm, and with one as that makes it.

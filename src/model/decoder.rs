@@ -4,7 +4,6 @@ use tch::{Kind, Tensor};
 
 use super::architecture::{NormKind, Placement};
 use super::attention::{Ropes, attention_at, causal_attention};
-use super::batch::Batch;
 use super::cache::Cache;
 use super::joined::split_gate;
 use super::lora::LoraLeaves;
@@ -250,13 +249,6 @@ impl Decoder {
             -100,
             0.0,
         )
-    }
-
-    /// Cross-entropy of every supervised token of the batch in nats,
-    /// f32 `[n_supervised]`. Logits exist only where a label is.
-    pub(crate) fn token_losses(&self, batch: &Batch, lora: &LoraLeaves) -> Tensor {
-        let hidden = self.hidden(&batch.token_ids, &batch.lengths, lora).flatten(0, 1);
-        self.losses_at(&hidden.index_select(0, &batch.positions), &batch.targets)
     }
 
     /// `x`, `[.., width]`, normed.

@@ -14,13 +14,14 @@ pub(crate) struct LoraLeaves {
     pub(crate) leaves: Vec<Tensor>,
     /// alpha / rank.
     pub(crate) scale: f64,
-    /// Chance that a coordinate of a module's input is hidden from A.
+    /// Chance that a coordinate of a module's input is hidden from A in training.
     pub(crate) dropout: f64,
 }
 
 impl LoraLeaves {
     /// The output `out` of `module` in layer number `layer` for the input `x`,
-    /// `[n_examples, n_inputs, d_in]`, with what the adapter adds to it.
+    /// `[n_examples, n_inputs, d_in]`, with what the adapter adds to it, nothing of `x`
+    /// being hidden.
     pub(crate) fn adapted(
         &self,
         out: Tensor,
@@ -30,12 +31,7 @@ impl LoraLeaves {
     ) -> Tensor {
         let Some(a) = self.first(layer, module) else { return out };
         let [a, b] = [a, a + 1].map(|at| self.leaves[at].to_kind(x.kind()).transpose(-1, -2));
-        let inner = if self.dropout > 0.0 {
-            x.dropout(self.dropout, true).matmul(&a)
-        } else {
-            x.matmul(&a)
-        };
-        out + (inner * self.scale).matmul(&b)
+        out + (x.matmul(&a) * self.scale).matmul(&b)
     }
 
     /// Where A of a module stands in the parameter layout, B behind it; `None`

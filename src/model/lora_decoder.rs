@@ -236,7 +236,7 @@ impl LoraDecoder {
 
     /// A `[rank, d_in]` and B `[d_out, rank]` of a module that has an adapter,
     /// of the weights' kind.
-    pub(crate) fn adapter_of(&self, layer: usize, module: LinearModule) -> (Tensor, Tensor) {
+    fn adapter_of(&self, layer: usize, module: LinearModule) -> (Tensor, Tensor) {
         let a = self.adapter.first(layer, module).expect("the module has an adapter");
         let [a, b] = [a, a + 1].map(|at| self.adapter.leaves[at].to_kind(self.kind()));
         (a, b)
@@ -288,13 +288,11 @@ impl LoraDecoder {
         self.layout.params().iter().map(tensor).collect()
     }
 
-    /// The adapter for training: leaves that gradients are taken by, and its
-    /// own dropout.
+    /// A copy of the adapter for training, with its own dropout.
     pub(crate) fn trainable(&self) -> LoraLeaves {
-        let leaf = |weights: &Tensor| weights.detach().set_requires_grad(true);
         LoraLeaves {
             modules: self.adapter.modules.clone(),
-            leaves: self.adapter.leaves.iter().map(leaf).collect(),
+            leaves: self.adapter.leaves.iter().map(Tensor::copy).collect(),
             scale: self.adapter.scale,
             dropout: self.lora.dropout,
         }

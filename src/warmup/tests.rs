@@ -95,9 +95,6 @@ fn settings() -> WarmupSettings {
     }
 }
 
-/// libtorch has one random generator a process; every step seeds it.
-static GENERATOR: Mutex<()> = Mutex::new(());
-
 /// A warm-up on the goldens' pool, into `dir`.
 fn warm_up(
     dir: &Path,
@@ -115,7 +112,6 @@ fn warm_up_from(
     settings: &WarmupSettings,
     observer: &dyn Observer,
 ) -> Result<Summary, WarmupError> {
-    let _alone = GENERATOR.lock().unwrap();
     let mut model = tiny_llama(&lora(dropout));
     train(&mut model, &Pool::new(golden_pool()), settings, seed, output(dir), observer)
 }
@@ -145,7 +141,6 @@ fn assert_close(found: &[f32], expected: &[f32], tolerance: f32) {
 fn an_epoch_taken_up_from_a_checkpoint_of_peft_ends_at_its_next() {
     let checkpoints = checkpoints_in(&tests_dir().join("fixtures/tiny-checkpoints")).unwrap();
     let [first, second] = &checkpoints[..] else { panic!("two checkpoints") };
-    let _alone = GENERATOR.lock().unwrap();
     let mut model = tiny_llama(first.lora());
     let layout = model.layout().clone();
     model.set_adapter(&first.adapter(&layout).unwrap());
@@ -217,7 +212,6 @@ fn the_share_of_the_pool_is_what_is_trained_on() {
     };
     let pool = Pool::new((0..80).map(example).collect());
     let settings = WarmupSettings { share: 0.85, epochs: 1, ..settings() };
-    let _alone = GENERATOR.lock().unwrap();
     let mut model = tiny_llama(&lora(0.0));
     let summary =
         train(&mut model, &pool, &settings, Seed(0), output(dir.path()), &Silent).unwrap();
@@ -327,7 +321,6 @@ fn a_snapshot_that_is_damaged_or_of_another_training_is_not_taken_up() {
     let dir = tempfile::tempdir().unwrap();
     let stop = || warm_up(dir.path(), 0.0, &settings(), &Impatient::new(4)).unwrap_err();
     let n_steps = |made_from: &str| {
-        let _alone = GENERATOR.lock().unwrap();
         let (mut model, observer) = (tiny_llama(&lora(0.0)), Impatient::new(99));
         let output = Output { made_from, ..output(dir.path()) };
         let pool = Pool::new(golden_pool());
@@ -347,6 +340,16 @@ fn a_snapshot_that_is_damaged_or_of_another_training_is_not_taken_up() {
     stop();
     fs_err::remove_dir_all(dir.path().join("epoch-1")).unwrap();
     assert_eq!(n_steps("this"), 6, "an epoch's checkpoint is gone");
+}
+
+#[test]
+fn the_trained_adapter_is_left_on_the_model() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut model = tiny_llama(&lora(0.1));
+    let pool = Pool::new(golden_pool());
+    train(&mut model, &pool, &settings(), Seed(0), output(dir.path()), &Silent).unwrap();
+    let last = checkpoints_in(dir.path()).unwrap().pop().unwrap();
+    assert_eq!(flat(&model.adapter.leaves), last.adapter(model.layout()).unwrap());
 }
 
 #[test]

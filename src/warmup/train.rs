@@ -141,7 +141,9 @@ pub fn train(
         training.save(&epoch_dir(dir, epoch.into()))?;
     }
     training.keeper.remove()?;
-    Ok(training.summary())
+    let (summary, adapter) = (training.summary(), training.trainer.adapter());
+    model.set_adapter(&adapter);
+    Ok(summary)
 }
 
 /// The chosen examples, in order of id.

@@ -1,6 +1,6 @@
 //! One optimizer step: forward and backward over its rows, then AdamW.
 
-use tch::{Kind, Tensor};
+use tch::Tensor;
 
 use super::WarmupSettings;
 use super::adamw::{AdamW, clip};
@@ -48,7 +48,6 @@ impl<'a> Trainer<'a> {
         rate: f64,
     ) -> Result<StepOutcome, WarmupError> {
         let number = self.optimizer.rule.step + 1;
-        self.reseed(number);
         let (loss, mut gradients) = self.gradients(rows, number)?;
         let gradient_norm = clip(&mut gradients, self.settings.max_grad_norm);
         if !gradient_norm.is_finite() {
@@ -83,9 +82,13 @@ impl<'a> Trainer<'a> {
         let lengths: Vec<u32> = rows.iter().map(|row| row.token_ids.len() as u32).collect();
         let mut gradients: Vec<Tensor> = self.lora.leaves.iter().map(Tensor::zeros_like).collect();
         let mut loss = 0.0;
-        for positions in plan_batches(&lengths, self.model.batch_tokens) {
+        for (number, positions) in
+            plan_batches(&lengths, self.model.batch_tokens).into_iter().enumerate()
+        {
             let rows: Vec<&Example> = positions.iter().map(|&position| rows[position]).collect();
-            let part = self.add_gradients(&rows, n_supervised, &mut gradients)?;
+            // So that a training can be taken up where it stopped.
+            let place = format!("step {step}, batch {number}");
+            let part = self.add_gradients(&rows, n_supervised, &place, &mut gradients)?;
             let bad = rows.iter().zip(&part).filter(|(_, loss)| !loss.is_finite());
             let bad: Vec<ExampleId> = bad.map(|(row, _)| row.id).collect();
             if !bad.is_empty() {
@@ -97,30 +100,25 @@ impl<'a> Trainer<'a> {
     }
 
     /// Adds the gradient of the part of the loss that `rows` make up; returns
-    /// the sum of each row's token losses.
+    /// the sum of each row's token losses. `place` says which masks dropout has.
     fn add_gradients(
         &self,
         rows: &[&Example],
         n_supervised: usize,
+        place: &str,
         gradients: &mut [Tensor],
     ) -> Result<Vec<f64>, WarmupError> {
         let model = self.model;
         let batch = Batch::new(rows, model.config(), model.device())?;
-        let token_losses = model.decoder.token_losses(&batch, &self.lora);
-        let loss = token_losses.sum(Kind::Float) / n_supervised as f64;
-        let found = Tensor::f_run_backward(&[loss], &self.lora.leaves, false, false)
-            .map_err(crate::model::ModelError::from)?;
-        for (sum, part) in gradients.iter_mut().zip(&found) {
-            *sum += part;
-        }
-        Ok(batch.sums(&flat(&[token_losses])))
-    }
-
-    /// Makes dropout a function of the step, so that a training can be taken
-    /// up where it stopped.
-    fn reseed(&self, step: u64) {
-        let key = self.seed.key(&["warmup", "dropout", &step.to_string()]);
-        let [a, b, c, d, e, f, g, h, ..] = key;
-        tch::manual_seed(i64::from_le_bytes([a, b, c, d, e, f, g, h]));
+        let weight = 1.0 / n_supervised as f64;
+        let mut add = |param: usize, part: Tensor| {
+            gradients[param] += part.squeeze_dim(0);
+            Ok(())
+        };
+        let (seed, place) = (self.seed, place.to_owned());
+        let masks_of = move |layer: usize| {
+            seed.stream(&["warmup", "dropout", &place, &format!("layer {layer}")])
+        };
+        Ok(model.training_gradients(&batch, &self.lora, weight, &masks_of, &mut add)?)
     }
 }
