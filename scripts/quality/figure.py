@@ -4,7 +4,7 @@ from html import escape
 
 import contenders
 
-ROW, PANEL, LABELS, GAP, HEAD, FOOT = 18, 220, 170, 26, 46, 20
+ROW, PANEL, LABELS, GAP, HEAD, FOOT = 18, 230, 190, 26, 46, 20
 
 STYLE = """
 text { font: 12px system-ui, sans-serif; fill: #222 }
@@ -25,22 +25,20 @@ text { font: 12px system-ui, sans-serif; fill: #222 }
 
 def draw(comparisons):
     """An SVG of comparisons by (pool, evaluation)."""
-    names = ordered({name for table in comparisons.values() for name in differences(table)})
     pools = list(dict.fromkeys(pool for pool, _ in comparisons))
     evals = list(dict.fromkeys(name for _, name in comparisons))
-    height = HEAD + ROW * len(names) + FOOT
-    parts = []
-    for row, pool in enumerate(pools):
-        top = row * (height + GAP)
+    parts, top = [], 0
+    for pool in pools:
+        tables = {name: comparisons[pool, name] for name in evals if (pool, name) in comparisons}
+        names = ordered({name for table in tables.values() for name in differences(table)})
         for at, name in enumerate(names):
             y = top + HEAD + ROW * at + ROW - 5
             parts.append(f'<text x="{LABELS - 10}" y="{y}" text-anchor="end">{escape(name)}</text>')
-        for column, name in enumerate(evals):
-            if (pool, name) in comparisons:
-                left = LABELS + column * (PANEL + GAP)
-                parts += panel(left, top, pool, name, names, comparisons[pool, name])
-    width = LABELS + len(evals) * (PANEL + GAP)
-    total = len(pools) * (height + GAP)
+        for name, table in tables.items():
+            left = LABELS + evals.index(name) * (PANEL + GAP)
+            parts += panel(left, top, pool, name, names, table)
+        top += HEAD + ROW * len(names) + FOOT + GAP
+    width, total = LABELS + len(evals) * (PANEL + GAP), top
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{total}" '
         f'viewBox="0 0 {width} {total}" role="img" aria-label="Loss beside random\'s">'
