@@ -16,6 +16,6 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Ok(config) = DecoderConfig::read(&path) else { return };
     let Ok(weights) = WeightFiles::open(&path, &config) else { return };
     for (name, shape) in config.weights() {
-        assert_eq!(weights.tensor(&name).0.data.len(), 4 * shape.iter().product::<usize>());
+        assert_eq!(weights.tensor(&name).0.data.bytes().len(), 4 * shape.iter().product::<usize>());
     }
 });
