@@ -17,7 +17,6 @@ use crate::seed::Seed;
 pub(super) struct Trainer<'a> {
     model: &'a LoraDecoder,
     settings: &'a WarmupSettings,
-    /// Most tokens in memory at once, padding included.
     seed: Seed,
     /// The adapter's weights, moved in place.
     lora: LoraLeaves,
