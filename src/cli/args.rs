@@ -18,8 +18,8 @@ use crate::stage::Stage;
 const ABOUT: &str = "Select the share of an instruction pool that serves a target skill (LESS)";
 
 const AFTER_HELP: &str = "\
-Without a command the whole pipeline runs: ingest, warmup, gradients, index, score,
-select, report. Stages whose settings and inputs have not changed are skipped.
+Without a command the whole pipeline runs: ingest, warmup, first-pass (where one is
+needed), gradients, index, score, select, report. Stages whose settings and inputs have not changed are skipped.
 
 Settings come from, later ones winning: the built-in defaults (`less-select config`
 prints them), --pipeline, the environment (LESS_SELECT_PROJ_DIM for --proj-dim), flags.
@@ -133,8 +133,8 @@ pub(super) enum Command {
     Verify(VerifyArgs),
     /// Write the subsets of several budgets from the same scores
     Sweep {
-        /// The budgets, such as `1%,2%,5%,10%`
-        #[arg(long, value_name = "BUDGET", value_delimiter = ',', required = true)]
+        /// The budgets
+        #[arg(long, value_name = "BUDGET", value_delimiter = ',', default_value = "1%,2%,5%,10%")]
         budgets: Vec<Budget>,
     },
     /// Say what a run would cost, before it

@@ -101,7 +101,7 @@ impl Settings<'_> {
         location::model_dir(model).ok_or_else(|| {
             let cache = location::cache_dir().unwrap_or_default().join("models");
             self.invalid("model", format!(
-                "no model `{model}`: it is neither a folder or a GGUF file, nor in `{}`, nor was it \
+                "no model `{model}`: it is neither a folder nor a GGUF file, nor in `{}`, nor was it \
                  fetched from the Hugging Face hub ({FETCHING}); `scripts/less-select` fetches the \
                  default model, `--model DIR` names another",
                 cache.display()

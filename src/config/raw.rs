@@ -110,7 +110,7 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub schema: Option<String>,
 
-    /// Rows that the report quotes: the best, and those around the cut
+    /// Rows that the report quotes: the first and last of the subset, the best of the others
     #[arg(
         long,
         global = true,
@@ -121,7 +121,7 @@ pub struct RawConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report_rows: Option<u64>,
 
-    /// The model: a folder in Hugging Face layout, a GGUF file, or a name in its cache or ours
+    /// The model: a folder in Hugging Face layout, a GGUF file, or a name in the hub's cache or less-select's
     #[arg(
         long,
         global = true,
