@@ -49,7 +49,7 @@ def draw(comparisons):
 def panel(left, top, pool, name, names, table):
     """One pool and evaluation."""
     found = differences(table)
-    ends = [end for mean, half in found.values() for end in (mean - half, mean + half)]
+    ends = [end for mean, half in found.values() for end in (mean - (half or 0), mean + (half or 0))]
     low, high = min(0, *ends), max(0, *ends)
     margin = 0.06 * (high - low)
     low, high = low - margin, high + margin
@@ -70,7 +70,10 @@ def panel(left, top, pool, name, names, table):
         if contender not in found:
             continue
         mean, half = found[contender]
-        kind = "equal" if abs(mean) <= half else "better" if mean < 0 else "worse"
+        # Without an interval nothing is known to differ.
+        is_known = half is not None and abs(mean) > half
+        kind = "equal" if not is_known else "better" if mean < 0 else "worse"
+        half = half or 0
         y = top + HEAD + ROW * at + ROW / 2
         yield (
             f'<g class="{kind}"><line x1="{x(mean - half):.1f}" y1="{y}" x2="{x(mean + half):.1f}"'
@@ -85,7 +88,7 @@ def differences(table):
         difference = standing["loss-difference"]
         if difference and standing["contender"] != "base":
             name = contenders.name(standing["contender"])
-            found[name] = (difference["mean"], difference["half-width"] or 0.0)
+            found[name] = (difference["mean"], difference["half-width"])
     return found
 
 

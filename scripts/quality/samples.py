@@ -40,7 +40,10 @@ def data_files(folder):
 
 def draw(program, model, data, work):
     """Writes the samples to `work`, unless they are there."""
-    if (work / "samples.done").exists():
+    done, rules = work / "samples.done", hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
+    if done.exists():
+        if done.read_text(encoding="utf-8") != rules:
+            raise SystemExit(f"`{work}` has samples that were drawn by other rules: name another")
         return
     rows = short_rows(program, model, data_files(data / "pool"), data, work / "all-pool")
     for pool, quotas in POOLS.items():
@@ -52,7 +55,7 @@ def draw(program, model, data, work):
     for name in ("gsm8k", "tydiqa", "bbh_direct"):
         write(work / "target" / f"{name}.jsonl", read(data / "target" / f"{name}.jsonl"))
     draw_chains_of_thought(data, work)
-    (work / "samples.done").touch()
+    done.write_text(rules, encoding="utf-8")
 
 
 def draw_chains_of_thought(data, work):
