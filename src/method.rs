@@ -93,18 +93,20 @@ impl Method {
     pub fn score(self) -> &'static str {
         match self {
             Self::Less => {
-                "the highest influence over the subtasks: a mean of gradient cosines, weighted by \
-                 the checkpoints’ learning rates"
+                "the influence on the subtask it was taken for: a mean of gradient cosines, \
+                 weighted by the checkpoints’ learning rates"
             }
             Self::Rds => {
-                "the highest likeness over the subtasks: a mean of cosines of last hidden states"
+                "the likeness to the subtask it was taken for: a mean of cosines of last hidden \
+                 states"
             }
             Self::Bm25 => {
-                "the highest BM25 score over the subtasks: a mean over the target’s tokens and \
-                 examples"
+                "the BM25 score on the subtask it was taken for: a mean over the target’s tokens \
+                 and examples"
             }
             Self::Ngram => {
-                "the highest log importance weight over the subtasks, a mean over the row’s n-grams"
+                "the log importance weight on the subtask it was taken for, a mean over the row’s \
+                 n-grams"
             }
             Self::Length => "the number of tokens that carry loss",
             Self::Perplexity => {

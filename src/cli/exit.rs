@@ -171,6 +171,9 @@ impl CliError {
                 "`--cascade SHARE`, `--method rds` and `--method perplexity` turn it on"
             }
             PipelineError::Off { .. } => "`--method less` turns it on",
+            PipelineError::TargetBudgets => {
+                "run `less-select` with other target budgets: only the selection is made anew"
+            }
             PipelineError::Explain(ExplainError::NoSelection(_)) => "run `less-select` first",
             PipelineError::Explain(ExplainError::NoRow { .. }) => {
                 "a row is its id, 32 hex digits or the first few, or FILE:LINE or SOURCE:LINE; of \

@@ -103,7 +103,9 @@ impl HasExitCode for PipelineError {
             Self::Verify(err) => err.exit_code(),
             Self::Model(err) => err.exit_code(),
             Self::Weights(err) => err.exit_code(),
-            Self::Off { .. } | Self::Lora(_) | Self::Selection(_) => ExitCode::Usage as u8,
+            Self::Off { .. } | Self::Lora(_) | Self::Selection(_) | Self::TargetBudgets => {
+                ExitCode::Usage as u8
+            }
             Self::Worker(err) => err.exit_code(),
         }
     }
@@ -319,7 +321,8 @@ impl HasExitCode for ScoresError {
             ScoresErrorKind::Parquet(_)
             | ScoresErrorKind::Arrow(_)
             | ScoresErrorKind::Columns
-            | ScoresErrorKind::Id(_) => ExitCode::Damaged as u8,
+            | ScoresErrorKind::Id(_)
+            | ScoresErrorKind::Gap(_) => ExitCode::Damaged as u8,
         }
     }
 }

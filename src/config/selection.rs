@@ -11,9 +11,10 @@ impl Settings<'_> {
     pub(super) fn selection(&self) -> Result<SelectionSettings, ConfigError> {
         let raw = self.raw;
         let near_duplicates = self.text("near-duplicates", raw.near_duplicates.as_ref())?;
+        let selector = self.selector()?;
         Ok(SelectionSettings {
-            selector: self.selector()?,
-            normalize: self.one_of("normalize", raw.normalize.as_ref(), Normalize::CHOICES)?,
+            selector,
+            normalize: self.normalize(selector)?,
             neighbors: self.neighbors()?,
             redundancy_penalty: self.within(
                 "redundancy-penalty",
@@ -49,6 +50,17 @@ impl Settings<'_> {
             return Ok(selector);
         };
         Err(self.invalid("selector", format!("`{selector}` {why}; `top` goes with every method")))
+    }
+
+    fn normalize(&self, selector: Selector) -> Result<Normalize, ConfigError> {
+        let normalize =
+            self.one_of("normalize", self.raw.normalize.as_ref(), Normalize::CHOICES)?;
+        if normalize == Normalize::PerTask && selector == Selector::RoundRobin {
+            let message = "puts the scores of subtasks on one scale, and `round-robin` goes by \
+                           none; `selector = \"top\"` does";
+            return Err(self.invalid("normalize", message.to_owned()));
+        }
+        Ok(normalize)
     }
 
     fn neighbors(&self) -> Result<Budget, ConfigError> {

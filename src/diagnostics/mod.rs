@@ -9,8 +9,9 @@
 //! Rows are taken in the order of the selector ([`Sample`]), whatever limits,
 //! budgets of single targets and near-duplicates made of that. Of a large pool
 //! [`N_SAMPLE`] rows stand for all, so that time and memory have a bound however
-//! large it is: a score reads every stored row, this at most so many of them, with
-//! two queries a subtask, or a target example where the selector asks for those.
+//! large it is, but for the check of what is read: a score reads every stored row, this
+//! compares at most so many of them, with two queries a subtask, or a target example
+//! where the selector asks for those.
 //!
 //! # When a selection is mostly noise
 //!
@@ -137,7 +138,18 @@ impl<'a> Sample<'a> {
         #[expect(clippy::cast_sign_loss, reason = "a product of two numbers above zero")]
         let n_selected = ((share * positions.len() as f64).round() as usize).max(1);
         let is_choice = !selected.is_empty() && n_selected < positions.len();
+        // A number of rows is as large a part of the sample as it is of the pool.
+        let neighbors = match settings.neighbors {
+            Budget::Examples(n) => {
+                let part = positions.len() as f64 / from.scores.rows.len() as f64;
+                #[expect(clippy::cast_sign_loss, reason = "a product of two numbers above zero")]
+                let scaled = (n.get() as f64 * part).round() as u64;
+                Budget::Examples(NonZeroU64::new(scaled).unwrap_or(NonZeroU64::MIN))
+            }
+            others => others,
+        };
         let settings = SelectionSettings {
+            neighbors,
             selector: match settings.selector {
                 Selector::KnnKde => Selector::Knn,
                 Selector::Mmr => Selector::Top,

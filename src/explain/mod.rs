@@ -5,6 +5,7 @@
 //! that are compared. Nothing is computed anew, and a method that takes no gradients
 //! has fewer things to say.
 
+mod lists;
 mod lookup;
 mod row;
 mod target;
@@ -19,6 +20,7 @@ use crate::pool::{ExampleId, PoolError};
 use crate::selection::selector::RowCosines;
 use crate::selection::{Selected, SelectionFile};
 
+pub use lists::{Lists, Standing};
 pub use lookup::{ExplainError, find};
 pub use row::{CheckpointWeight, Place, RowExplained, SubtaskScore, TargetNeighbor};
 pub use target::{Served, TargetExplained};
@@ -43,6 +45,8 @@ pub struct Run<'a> {
     pub examples: Option<&'a ExampleScores>,
     /// The likeness of pool rows to each other, if gradients are stored.
     pub rows: Option<&'a dyn RowCosines>,
+    /// The nearest rows of a target example that count for `knn` and `knn-kde`.
+    pub n_neighbors: usize,
 }
 
 /// A row of the pool beside the one that is explained.

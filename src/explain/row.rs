@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{N_NEIGHBORS, RowNeighbor, Run, nearest, said};
+use super::{N_NEIGHBORS, RowNeighbor, Run, Standing, nearest, said};
 use crate::influence::example_scores::ExampleScores;
 use crate::influence::example_scores_file::CosinesFile;
 use crate::influence::scores::ScoreRow;
@@ -35,6 +35,9 @@ pub struct RowExplained {
     pub norm: Option<f32>,
     /// Whether it was selected, and why.
     pub place: Place,
+    /// Where it stands among the rows nearest to a target example; `None` where that
+    /// does not matter.
+    pub standing: Option<Standing>,
     /// Its score, if it has one.
     pub score: Option<f32>,
     /// Rows that have a rank.
@@ -64,17 +67,18 @@ pub enum Place {
         /// By score.
         rank_by_score: Option<usize>,
     },
-    /// Its score was too low.
+    /// It stood behind all that were taken.
     BelowCut {
         /// By score.
         rank: usize,
     },
-    /// Its score was as high as that of rows that were taken.
+    /// It stood before rows that were taken: by score, or in the list of a target
+    /// example that takes its rows in turn.
     NotTaken {
         /// By score.
         rank: usize,
-        /// Whether its source had reached its cap; the selector's order, or what other
-        /// sources were to have at least, decided otherwise.
+        /// Whether its source had reached its cap. If not, likeness to rows that were
+        /// taken decided (`mmr`), or what other sources were to have at least.
         is_source_capped: bool,
     },
     /// It could not be ranked, or not be taken.
@@ -141,6 +145,7 @@ impl RowExplained {
         let row = &run.scores.rows[position];
         let ranking = ranking(run.scores);
         let last = last_selected(run, &ranking);
+        let standing = Standing::of(run, position);
         let known = |value: f32| Some(value).filter(|value| value.is_finite());
         Ok(Self {
             id,
@@ -153,7 +158,8 @@ impl RowExplained {
             truncated,
             loss: known(row.loss),
             norm: known(row.norm).filter(|norm| *norm > 0.0),
-            place: Place::of(run, position, &ranking, last),
+            place: Place::of(run, position, &ranking, last, standing.as_ref()),
+            standing,
             score: row.best().and_then(|(_, score)| known(score)),
             n_ranked: ranking.len(),
             n_selected: run.selected.len(),
@@ -167,7 +173,13 @@ impl RowExplained {
 }
 
 impl Place {
-    fn of(run: &Run<'_>, position: usize, ranking: &[Selected], last: Option<&Selected>) -> Self {
+    fn of(
+        run: &Run<'_>,
+        position: usize,
+        ranking: &[Selected],
+        last: Option<&Selected>,
+        standing: Option<&Standing>,
+    ) -> Self {
         let rank = ranking.iter().find(|place| place.position == position).map(|place| place.rank);
         if let Some(place) = run.place(position) {
             return Self::Selected { rank: place.rank, rank_by_score: rank };
@@ -180,11 +192,20 @@ impl Place {
         match (&row.flag, rank) {
             (Some(reason), _) => left_out(reason),
             (None, None) => left_out("it has no score"),
-            (None, Some(rank)) if last.is_some_and(|last| rank < last.rank) => {
+            (None, Some(rank)) => {
+                let is_before = match standing {
+                    Some(Standing { place, taken_to, .. }) => {
+                        taken_to.is_some_and(|last| *place < last)
+                    }
+                    None => last.is_some_and(|last| rank < last.rank),
+                };
                 let is_source_capped = run.selection.capped.contains(&row.source);
-                Self::NotTaken { rank, is_source_capped }
+                if is_before || (standing.is_some() && is_source_capped) {
+                    Self::NotTaken { rank, is_source_capped }
+                } else {
+                    Self::BelowCut { rank }
+                }
             }
-            (None, Some(rank)) => Self::BelowCut { rank },
         }
     }
 }

@@ -34,6 +34,9 @@ pub struct TargetExplained {
 /// What an example of the target is to the pool.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Served {
+    /// Rows that were taken in its turns, or because they stand highest in its list;
+    /// `None` where rows are taken by score.
+    pub n_taken: Option<usize>,
     /// Selected rows that are more like it than like any other target example.
     pub n_nearest: usize,
     /// Rows selected.
@@ -95,7 +98,12 @@ impl Served {
             let best = nearest(row.into_iter().enumerate(), 1);
             best.first().is_some_and(|(best, _)| examples.targets.examples[*best].id == id)
         };
+        let is_own = |column: usize| {
+            examples.targets.examples.get(column).is_some_and(|example| example.id == id)
+        };
+        let taken = run.selected.iter().filter(|place| place.example.is_some_and(is_own));
         Ok(Self {
+            n_taken: run.selection.selector.needs_examples().then(|| taken.count()),
             n_nearest: run.selected.iter().filter(|place| is_nearest(place.position)).count(),
             n_selected: run.selected.len(),
             mean_selected: mean(inside.iter()),

@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::{Place, RowExplained, RowNeighbor, Served, TargetExplained, TargetNeighbor};
+use super::{
+    Lists, Place, RowExplained, RowNeighbor, Served, Standing, TargetExplained, TargetNeighbor,
+};
 use crate::pool::Message;
 use crate::report::numbers::{count, fixed, score};
 use crate::report::quote::{fit, one_line};
@@ -61,10 +63,15 @@ pub fn target_text(target: &TargetExplained) -> String {
         );
         return text;
     };
-    let Served { n_nearest, n_selected, mean_selected, mean_pool, .. } = served;
+    let Served { n_taken, n_nearest, n_selected, mean_selected, mean_pool, .. } = served;
+    text.push_str("\nServed  ");
+    if let Some(n_taken) = n_taken {
+        let n_taken = count(*n_taken as u64);
+        let _ = write!(text, "by {n_taken} rows that were taken for it, and\n        ");
+    }
     let _ = writeln!(
         text,
-        "\nServed  by {} of {} selected rows, which are more like it than like any other example\n        \
+        "by {} of {} selected rows, which are more like it than like any other example\n        \
          mean cosine {} with the selected rows, {} with the pool",
         count(*n_nearest as u64),
         count(*n_selected as u64),
@@ -97,38 +104,102 @@ fn conversation(text: &mut String, messages: &[Message]) {
 }
 
 fn place(row: &RowExplained) -> String {
-    let n_selected = count(row.n_selected as u64);
-    let n_ranked = count(row.n_ranked as u64);
-    let number = |rank: usize| count(rank as u64);
-    let cut = row.cut.map_or_else(|| "–".to_owned(), |cut| score(cut.into()));
-    match &row.place {
-        Place::Selected { rank, rank_by_score: Some(by_score) } if by_score != rank => format!(
-            "selected, number {} of {n_selected}; its score is number {} of {n_ranked}",
-            number(*rank),
-            number(*by_score)
-        ),
-        Place::Selected { rank, .. } => {
-            format!("selected, number {} of {n_selected}; {n_ranked} were ranked", number(*rank))
-        }
-        Place::BelowCut { rank } => format!(
-            "not selected: its score is number {} of {n_ranked}, {n_selected} were selected, the \
-             lowest with {cut}",
-            number(*rank)
-        ),
-        Place::NotTaken { rank, is_source_capped } => format!(
-            "not selected, though its score is number {} of {n_ranked}, above that of rows that \
-             were: {} decided",
-            number(*rank),
-            if *is_source_capped {
-                "its source's cap"
-            } else {
-                "the selector's order, or what other sources were to have,"
-            },
-        ),
-        Place::LeftOut { reason, near_duplicate_of } => {
+    match (&row.place, &row.standing) {
+        (Place::LeftOut { reason, near_duplicate_of }, _) => {
             let kept = near_duplicate_of.map_or_else(String::new, |kept| format!(", {kept}"));
             format!("not selected: {}{kept}", one_line(reason, LINE_CHARS))
         }
+        (_, Some(standing)) => place_in_lists(row, standing),
+        (_, None) => place_by_score(row),
+    }
+}
+
+/// Where rows are taken by score.
+fn place_by_score(row: &RowExplained) -> String {
+    let n_selected = count(row.n_selected as u64);
+    match &row.place {
+        Place::Selected { rank, rank_by_score: Some(by_score) } if by_score != rank => {
+            format!("selected, number {} of {n_selected}; {}", count(*rank as u64), ranked(row))
+        }
+        Place::Selected { rank, .. } => {
+            let n_ranked = count(row.n_ranked as u64);
+            let rank = count(*rank as u64);
+            format!("selected, number {rank} of {n_selected}; {n_ranked} were ranked")
+        }
+        Place::NotTaken { is_source_capped, .. } => format!(
+            "not selected, though {}, above that of rows that were: {}",
+            ranked(row),
+            decided(*is_source_capped)
+        ),
+        Place::BelowCut { .. } | Place::LeftOut { .. } => {
+            let cut = row.cut.map_or_else(|| "–".to_owned(), |cut| score(cut.into()));
+            format!(
+                "not selected: {}, {n_selected} were selected, the lowest with {cut}",
+                ranked(row)
+            )
+        }
+    }
+}
+
+/// Where target examples take the rows that are nearest to them.
+fn place_in_lists(row: &RowExplained, standing: &Standing) -> String {
+    let place = match &row.place {
+        Place::Selected { rank, .. } => {
+            let n_selected = count(row.n_selected as u64);
+            format!("selected, number {} of {n_selected}", count(*rank as u64))
+        }
+        Place::NotTaken { is_source_capped, .. } => {
+            format!("not selected, {}", decided(*is_source_capped))
+        }
+        Place::BelowCut { .. } | Place::LeftOut { .. } => "not selected".to_owned(),
+    };
+    format!("{place}: {}; {}", stands(standing), ranked(row))
+}
+
+/// A row's place by score.
+fn ranked(row: &RowExplained) -> String {
+    let rank = match &row.place {
+        Place::Selected { rank_by_score, .. } => *rank_by_score,
+        Place::BelowCut { rank } | Place::NotTaken { rank, .. } => Some(*rank),
+        Place::LeftOut { .. } => None,
+    };
+    let rank = rank.map_or_else(|| "–".to_owned(), |rank| count(rank as u64));
+    format!("its score is number {rank} of {}", count(row.n_ranked as u64))
+}
+
+/// What kept a row out that stood before others.
+fn decided(is_source_capped: bool) -> &'static str {
+    if is_source_capped {
+        "its source's cap decided"
+    } else {
+        "likeness to rows that were taken decided, or what other sources were to have"
+    }
+}
+
+/// Where a row stands among those nearest to a target example.
+fn stands(Standing { example, subtask, place, taken_to, lists }: &Standing) -> String {
+    let number = |n: usize| count(n as u64);
+    let example = format!("{} ({})", short(&example.to_string()), one_line(subtask, LINE_CHARS));
+    match (lists, taken_to) {
+        (Some(Lists { n_in, n, length }), _) => format!(
+            "among the {} nearest rows of {} of the target's {} examples,\n        \
+             number {} of those nearest to {example}",
+            number(*length),
+            number(*n_in),
+            number(*n),
+            number(*place)
+        ),
+        (None, Some(last)) => format!(
+            "number {} of the rows nearest to {example},\n        \
+             whose turns took rows down to number {}",
+            number(*place),
+            number(*last)
+        ),
+        (None, None) => format!(
+            "number {} of the rows nearest to {example},\n        \
+             whose turns took none",
+            number(*place)
+        ),
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) fn mask(x: &Tensor, dropout: f64, rng: &mut ChaCha8Rng) -> Tensor {
     // a quarter of a training's time.
     let mut drawn = vec![0; 2 * x.numel()];
     rng.fill_bytes(&mut drawn);
-    let hidden_below = dropout * f64::from(1 << 16);
+    let hidden_below = (dropout * f64::from(1 << 16)).round();
     let (pairs, _) = drawn.as_chunks();
     let values: Vec<f32> = pairs
         .iter()

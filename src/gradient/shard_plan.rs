@@ -117,7 +117,13 @@ pub fn plan_shards(
         return Ok(list);
     }
     let mut list = ShardList { folder: folder.to_owned(), made_for, shards: Vec::new() };
-    for shard in stored_shards(&list.folder(dir), headers)? {
+    let folder = list.folder(dir);
+    for name in stored_shards(&folder, headers)? {
+        // Opening a shard reads all of it.
+        if positions.is_empty() {
+            break;
+        }
+        let Some(shard) = Shard::open_made_from(&folder, &name)? else { continue };
         let stored: Vec<ExampleId> = shard.ids().collect();
         let is_stored = |position: &mut usize| stored.binary_search(&rows[*position].id).is_ok();
         let served: Vec<usize> = positions.extract_if(.., is_stored).collect();
@@ -135,16 +141,14 @@ pub fn plan_shards(
     Ok(list)
 }
 
-/// The shards in the folder `dir` that have one of `headers`, in their order, and
-/// are whole.
-fn stored_shards(dir: &Path, headers: &[StoreHeader]) -> Result<Vec<Shard>, StoreError> {
-    let mut shards = Vec::new();
+/// The names of the shards in the folder `dir` that have one of `headers`, in their
+/// order.
+fn stored_shards(dir: &Path, headers: &[StoreHeader]) -> Result<Vec<String>, StoreError> {
+    let mut names = Vec::new();
     for header in headers {
-        let names = committed(dir, header).map_err(|err| StoreErrorKind::from(err).at(dir))?;
-        let open = |name: &String| Shard::open_made_from(dir, name).transpose();
-        shards.extend(names.iter().filter_map(open).collect::<Result<Vec<_>, _>>()?);
+        names.extend(committed(dir, header).map_err(|err| StoreErrorKind::from(err).at(dir))?);
     }
-    Ok(shards)
+    Ok(names)
 }
 
 /// Whether every listed shard is there, or can be computed: it is of nothing but

@@ -247,9 +247,17 @@ fn centroids<'a>(index: &'a TargetIndex, aggregations: &[Aggregation]) -> Vec<&'
     aggregations.iter().flat_map(of).collect()
 }
 
-/// Learning rates as shares of their sum.
+/// The checkpoints' weights.
 fn weights(checkpoints: &[ScoredCheckpoint<'_>]) -> Result<Vec<f64>, InfluenceError> {
-    let rates: Vec<f64> = checkpoints.iter().map(|checkpoint| checkpoint.learning_rate).collect();
+    shares(checkpoints.iter().map(|checkpoint| checkpoint.learning_rate).collect())
+}
+
+/// Learning rates as shares of their sum.
+///
+/// # Errors
+///
+/// If one is below zero, or they have no sum above zero.
+pub fn shares(rates: Vec<f64>) -> Result<Vec<f64>, InfluenceError> {
     let sum: f64 = rates.iter().sum();
     let are_shares = rates.iter().all(|rate| *rate >= 0.0) && sum > 0.0 && sum.is_finite();
     if are_shares {

@@ -66,6 +66,9 @@ pub enum ScoresErrorKind {
     /// A row's id is not 32 hex digits.
     #[error("`{0}` is no id of an example")]
     Id(String),
+    /// A row has scores on some subtasks and none on others.
+    #[error("row `{0}` has no score on some of the subtasks")]
+    Gap(String),
 }
 
 impl ScoreTable {
@@ -182,7 +185,11 @@ fn read_rows(
     let (losses, norms) = (floats(6), floats(7));
     for row in 0..batch.num_rows() {
         let id = ids.value(row);
-        let influence = (9..9 + n_subtasks).map(&floats);
+        let influence = (9..9 + n_subtasks).map(&floats).filter(|column| column.is_valid(row));
+        let by_subtask: Vec<f32> = influence.map(|column| column.value(row)).collect();
+        if !by_subtask.is_empty() && by_subtask.len() < n_subtasks {
+            return Err(ScoresErrorKind::Gap(id.to_owned()));
+        }
         rows.push(ScoreRow {
             id: id.parse().map_err(|()| ScoresErrorKind::Id(id.to_owned()))?,
             source: sources.value(row).to_owned(),
@@ -191,10 +198,7 @@ fn read_rows(
             loss: if losses.is_valid(row) { losses.value(row) } else { f32::NAN },
             norm: norms.value(row),
             flag: flags.is_valid(row).then(|| flags.value(row).to_owned()),
-            by_subtask: influence
-                .filter(|column| column.is_valid(row))
-                .map(|column| column.value(row))
-                .collect(),
+            by_subtask,
         });
     }
     Ok(())

@@ -94,6 +94,9 @@ pub enum PipelineError {
     /// The selection's settings name what is not there.
     #[error("the selection cannot be made")]
     Selection(#[from] crate::selection::UnknownName),
+    /// Targets have budgets of their own, which one budget for all cannot replace.
+    #[error("budgets of a sweep are of all targets together, and `target-budget` is set")]
+    TargetBudgets,
     /// The subset could not be written.
     #[error("the subset could not be written")]
     Export(#[from] crate::selection::export::ExportError),

@@ -1,14 +1,9 @@
 //! Looks up single rows in a complete run. Takes no lock and writes nothing.
 
-use std::path::PathBuf;
-
-use super::manifest::Manifest;
 use super::{PipelineError, Run};
-use crate::checkpoint::Checkpoint;
 use crate::explain::{self, ExplainError, RowExplained, TargetExplained};
 use crate::influence::InfluenceError;
 use crate::influence::example_scores::ExampleScores;
-use crate::influence::example_scores_file::is_cosines;
 use crate::influence::scores::ScoreTable;
 use crate::pool::table::ExampleTable;
 use crate::selection::selector::RowCosines;
@@ -25,6 +20,7 @@ struct Opened {
     pool: ExampleTable,
     target: ExampleTable,
     examples: Option<ExampleScores>,
+    n_neighbors: usize,
 }
 
 impl Run<'_> {
@@ -68,16 +64,13 @@ impl Run<'_> {
         }
         let target = ExampleTable::open(&self.dir.table(Split::Target))?;
         let examples = self.cosines_at_a_glance()?;
-        Ok(Opened { scores, selection, selected, pool, target, examples })
+        let n_neighbors = self.config.selection.n_neighbors(scores.rows.len());
+        Ok(Opened { scores, selection, selected, pool, target, examples, n_neighbors })
     }
 
     /// The cosines that the score stage recorded, if it recorded any.
     fn cosines_at_a_glance(&self) -> Result<Option<ExampleScores>, PipelineError> {
-        let manifest = Manifest::read(self.dir)?;
-        let record = manifest.stages.get(&Stage::Score);
-        let outputs = record.into_iter().flat_map(|record| record.outputs.keys());
-        let paths = outputs.map(|name| self.dir.root().join(name));
-        let paths: Vec<PathBuf> = paths.filter(|path| is_cosines(path)).collect();
+        let paths = self.cosines_files()?;
         if paths.is_empty() {
             return Ok(None);
         }
@@ -95,19 +88,11 @@ impl Run<'_> {
         if !self.config.method.takes_gradients() || !has_gradient {
             return Ok(None);
         }
-        let kind = self.config.gradients[0];
-        let checkpoints = self.checkpoints()?;
-        let sum: f64 = checkpoints.iter().map(Checkpoint::learning_rate).sum();
-        let mut stores = Vec::new();
-        for checkpoint in &checkpoints {
-            let store = GradientStore::glance(&self.dir.store(checkpoint.label(), Split::Pool))?;
-            store.require(kind)?;
-            stores.push((store, checkpoint.learning_rate() / sum));
-        }
+        let stores = self.weighted_stores(GradientStore::glance)?;
+        let checkpoint = stores[0].0.header().checkpoint.clone();
         let selected = opened.selected.iter().map(|place| place.position);
         let positions: Vec<usize> = selected.chain([position]).collect();
-        let rows = StoredRows::of(stores, kind, &opened.scores, &positions);
-        let checkpoint = checkpoints[0].label().to_owned();
+        let rows = StoredRows::of(stores, self.config.gradients[0], &opened.scores, &positions);
         let missing = |id| InfluenceError::NoGradient { id, split: Split::Pool, checkpoint };
         Ok(Some(rows.map_err(missing)?))
     }
@@ -123,6 +108,7 @@ impl Opened {
             target: &self.target,
             examples: self.examples.as_ref(),
             rows,
+            n_neighbors: self.n_neighbors,
         }
     }
 }

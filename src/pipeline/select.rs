@@ -10,7 +10,6 @@ use super::fingerprint::{StageInputs, inputs_of};
 use super::manifest::Manifest;
 use super::stages::{Output, provenance, with_checksums};
 use super::{PipelineError, Run};
-use crate::checkpoint::Checkpoint;
 use crate::config::Config;
 use crate::influence::InfluenceError;
 use crate::influence::example_scores::ExampleScores;
@@ -81,9 +80,12 @@ impl Run<'_> {
     ///
     /// # Errors
     ///
-    /// If an earlier stage is not complete or was made from other settings, or a
-    /// subset cannot be written.
+    /// If targets have budgets of their own, an earlier stage is not complete or was
+    /// made from other settings, or a subset cannot be written.
     pub fn sweep(&self, budgets: &[Budget]) -> Result<Vec<Swept>, PipelineError> {
+        if !self.config.selection.target_budgets.is_empty() {
+            return Err(PipelineError::TargetBudgets);
+        }
         let mut swept = Vec::new();
         self.under_lock(|run, checksums| {
             run.require_earlier(Stage::Select, checksums)?;
@@ -260,17 +262,9 @@ impl Run<'_> {
 }
 
 fn stored_rows(run: &Run<'_>, scores: &ScoreTable) -> Result<StoredRows, PipelineError> {
-    let checkpoints = run.checkpoints()?;
-    let sum: f64 = checkpoints.iter().map(Checkpoint::learning_rate).sum();
-    let kind = run.config.gradients[0];
-    let mut stores = Vec::new();
-    for checkpoint in &checkpoints {
-        let store = GradientStore::open(&run.dir.store(checkpoint.label(), Split::Pool))?;
-        store.require(kind)?;
-        stores.push((store, checkpoint.learning_rate() / sum));
-    }
-    let checkpoint = checkpoints[0].label().to_owned();
-    StoredRows::new(stores, kind, scores)
+    let stores = run.weighted_stores(GradientStore::open)?;
+    let checkpoint = stores[0].0.header().checkpoint.clone();
+    StoredRows::new(stores, run.config.gradients[0], scores)
         .map_err(|id| InfluenceError::NoGradient { id, split: Split::Pool, checkpoint }.into())
 }
 

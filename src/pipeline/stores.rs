@@ -1,7 +1,7 @@
 //! The gradient stores of a run: what each is to hold, and what it lacks.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::checksums::Checksums;
 use super::fingerprint::{StageInputs, gradient_fingerprint};
@@ -14,14 +14,36 @@ use crate::gradient::collect::ExampleSource;
 use crate::gradient::direction::GradientKind;
 use crate::gradient::layout::ParamLayout;
 use crate::gradient::shard_plan::{Part, plan_shards};
+use crate::influence::score::shares;
 use crate::model::{DecoderConfig, base_weights};
 use crate::pool::table::ExampleTable;
 use crate::projection::projection_fingerprint;
 use crate::run_dir::RunDir;
 use crate::stage::Stage;
+use crate::store::gradient_store::GradientStore;
 use crate::store::shard::{StoreHeader, remove_shards};
 use crate::store::shard_list::{ListedShard, ShardList};
-use crate::store::{FORMAT, Split, StoreDtype};
+use crate::store::{FORMAT, Split, StoreDtype, StoreError};
+
+impl Run<'_> {
+    /// The pool's store of every checkpoint with its weight in the score, as `open` opens
+    /// them: [`GradientStore::open`] or [`GradientStore::glance`]. They have the direction
+    /// that ranks.
+    pub(super) fn weighted_stores(
+        &self,
+        open: fn(&Path) -> Result<GradientStore, StoreError>,
+    ) -> Result<Vec<(GradientStore, f64)>, PipelineError> {
+        let checkpoints = self.checkpoints()?;
+        let weights = shares(checkpoints.iter().map(Checkpoint::learning_rate).collect())?;
+        let mut stores = Vec::new();
+        for (checkpoint, weight) in checkpoints.iter().zip(weights) {
+            let store = open(&self.dir.store(checkpoint.label(), Split::Pool))?;
+            store.require(self.config.gradients[0])?;
+            stores.push((store, weight));
+        }
+        Ok(stores)
+    }
+}
 
 /// The examples whose gradients a run takes.
 pub(super) struct Tables {

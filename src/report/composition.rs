@@ -32,17 +32,18 @@ pub struct SourceShare {
     pub lift: f64,
 }
 
-/// A subtask's part of the ranked examples and of the subset: each counts for
-/// the subtask it serves best.
+/// A subtask's part of the ranked examples and of the subset: a ranked example
+/// counts for the subtask it serves best, a selected one for the subtask it was taken
+/// for.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SubtaskShare {
     /// The subtask, `TARGET/SUBTASK`.
     pub subtask: String,
-    /// Ranked examples of the pool.
+    /// Ranked examples of the pool that serve it best.
     pub n_ranked: u64,
     /// As a share of the ranked examples.
     pub ranked_share: f64,
-    /// Its examples in the subset.
+    /// Examples of the subset that were taken for it.
     pub n_selected: u64,
     /// As a share of the subset's examples.
     pub subset_share: f64,

@@ -17,7 +17,7 @@ const MAX_CHARS: usize = 400;
 /// A row of the pool as the report shows it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Quote {
-    /// Place in the ranking, from 1.
+    /// Place in the selection, from 1; of a row that is not in it, place by score.
     pub rank: usize,
     /// Whether it is in the subset.
     pub selected: bool,
@@ -25,7 +25,7 @@ pub struct Quote {
     pub id: String,
     /// The pool source it came from.
     pub source: String,
-    /// The subtask it serves best.
+    /// The subtask it was taken for; of a row that was not, the one it serves best.
     pub subtask: String,
     /// Its influence on that subtask.
     pub score: f32,

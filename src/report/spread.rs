@@ -141,6 +141,7 @@ mod tests {
                 rank: position + 1,
                 score: *score,
                 subtask: 0,
+                example: None,
             })
             .collect()
     }

@@ -105,7 +105,8 @@ pub struct Summary {
     pub warnings: Vec<String>,
     /// Pool and subset by source, largest share of the subset first.
     pub sources: Vec<SourceShare>,
-    /// Ranked examples by the subtask they serve best, most selected first.
+    /// Ranked examples by the subtask they serve best, selected ones by the subtask they
+    /// were taken for, most selected first.
     pub subtasks: Vec<SubtaskShare>,
     /// Which source serves which subtask.
     pub subtasks_by_source: SubtasksBySource,

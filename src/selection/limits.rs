@@ -1,10 +1,10 @@
 //! From an order of rows to a subset: the budget, and what a source may have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::selector::{Pick, Picks};
 use super::{Budget, Fraction, Selected};
-use crate::influence::scores::ScoreTable;
+use crate::influence::scores::{ScoreRow, ScoreTable};
 
 /// The least and the most of the subset that may be of a pool source, by its
 /// name.
@@ -22,7 +22,10 @@ pub trait Gate {
     /// Whether the row may be taken. One that may is.
     fn admit(&mut self, pick: Pick) -> bool;
 
-    /// Forgets what was taken.
+    /// What was refused so far was for good.
+    fn keep(&mut self);
+
+    /// Forgets what was taken, and what was refused since it was kept.
     fn reset(&mut self);
 }
 
@@ -35,6 +38,8 @@ impl Gate for Open {
         true
     }
 
+    fn keep(&mut self) {}
+
     fn reset(&mut self) {}
 }
 
@@ -45,7 +50,7 @@ pub struct Taken {
     pub rows: Vec<Selected>,
     /// A sentence each, without a final period.
     pub notes: Vec<String>,
-    /// Sources that reached their cap, in order of name.
+    /// Sources of which rows were refused for their cap, in order of name.
     pub capped: Vec<String>,
 }
 
@@ -65,9 +70,11 @@ impl Budget {
 /// the next moves up.
 ///
 /// A source at its cap gives no more rows. Where what is left of the budget is
-/// what floors still need, only their sources give rows. A floor that the pool
-/// cannot reach is lowered to what it can, with a note: `picks` is asked for a new
-/// order then.
+/// what floors still need, only their sources give rows. Both hold to the token:
+/// a row that would pass a cap, or take what a floor needs, is passed over. A floor
+/// that is not reached is lowered to how far it came, and `picks` is asked for a new
+/// order: with a note where the pool has too few rows, without one where the next
+/// row would have been too long.
 pub fn take<P: Picks>(
     scores: &ScoreTable,
     mut picks: impl FnMut() -> P,
@@ -76,23 +83,20 @@ pub fn take<P: Picks>(
     gate: &mut dyn Gate,
 ) -> Taken {
     let mut ledger = Ledger::new(scores, budget, limits);
-    let mut notes = Vec::new();
+    let mut lacking: BTreeSet<String> = BTreeSet::new();
     loop {
         let rows = fill(scores, &mut picks(), &mut ledger, gate);
         let unmet = ledger.unmet();
-        if unmet.is_empty() || ledger.is_spent() {
-            notes.extend(ledger.unspent());
-            return Taken { rows, notes, capped: ledger.capped() };
+        if unmet.is_empty() {
+            let notes = lacking.iter().map(|source| ledger.lacks(source, limits));
+            let notes = notes.chain(ledger.unspent()).collect();
+            return Taken { rows, notes, capped: ledger.capped.into_iter().collect() };
         }
-        for (source, reached) in unmet {
-            let asked = limits.floors.get(&source).map_or(0.0, |floor| 100.0 * floor.value());
-            let share = 100.0 * reached as f64 / ledger.total as f64;
-            notes.push(format!(
-                "source `{source}` was to have {asked} % of the subset and has rows for {share:.1} %"
-            ));
-            ledger.floors.insert(source, reached);
-        }
+        lacking.extend(unmet.keys().filter(|source| !ledger.has_more(source)).cloned());
+        ledger.floors.extend(unmet);
         ledger.spent.clear();
+        ledger.capped.clear();
+        ledger.short.clear();
         gate.reset();
     }
 }
@@ -106,18 +110,23 @@ fn fill(
     let mut rows = Vec::new();
     while !ledger.is_spent() {
         let next = picks.next(&mut |pick| {
-            ledger.has_room(&scores.rows[pick.position].source) && gate.admit(pick)
+            let row = &scores.rows[pick.position];
+            // One that ends the subset is not taken, and the gate must not think so.
+            ledger.has_room(row) && (!ledger.can_pay(row) || gate.admit(pick))
         });
-        let Some(Pick { position, subtask }) = next else { break };
+        let Some(Pick { position, subtask, example }) = next else { break };
         let row = &scores.rows[position];
-        if !ledger.spend(&row.source, row.n_tokens) {
+        if !ledger.can_pay(row) {
+            ledger.short.insert(row.source.clone());
             break;
         }
+        ledger.pay(row);
         rows.push(Selected {
             position,
             rank: rows.len() + 1,
             score: row.by_subtask[subtask],
             subtask,
+            example,
         });
     }
     rows
@@ -130,22 +139,35 @@ struct Ledger {
     caps: BTreeMap<String, u64>,
     floors: BTreeMap<String, u64>,
     spent: BTreeMap<String, u64>,
+    /// Sources of which a row would have passed the cap.
+    capped: BTreeSet<String>,
+    /// Sources of which a row cost more than there was for it.
+    short: BTreeSet<String>,
 }
 
 impl Ledger {
     fn new(scores: &ScoreTable, budget: Budget, limits: &SourceLimits) -> Self {
         let total = budget.amount(scores.rows.len());
-        let shares = |shares: &BTreeMap<String, Fraction>| {
+        let shares = |shares: &BTreeMap<String, Fraction>| -> BTreeMap<String, u64> {
             let of =
                 |share: &Fraction| share.of(usize::try_from(total).unwrap_or(usize::MAX)) as u64;
             shares.iter().map(|(source, share)| (source.clone(), of(share))).collect()
         };
+        // A share is of one row at least, and a small budget may have fewer than floors.
+        let mut left = total;
+        let mut floors = shares(&limits.floors);
+        for floor in floors.values_mut() {
+            *floor = left.min(*floor);
+            left -= *floor;
+        }
         Self {
             total,
             is_tokens: matches!(budget, Budget::Tokens(_)),
             caps: shares(&limits.caps),
-            floors: shares(&limits.floors),
+            floors,
             spent: BTreeMap::new(),
+            capped: BTreeSet::new(),
+            short: BTreeSet::new(),
         }
     }
 
@@ -157,53 +179,78 @@ impl Ledger {
         self.spent.get(source).copied().unwrap_or(0)
     }
 
+    fn left(&self) -> u64 {
+        self.total.saturating_sub(self.all_spent())
+    }
+
     fn is_spent(&self) -> bool {
-        self.all_spent() >= self.total
+        self.left() == 0
     }
 
-    /// What floors still need.
-    fn needed(&self) -> u64 {
-        self.floors.iter().map(|(source, floor)| floor.saturating_sub(self.of(source))).sum()
+    fn cost(&self, row: &ScoreRow) -> u64 {
+        if self.is_tokens { u64::from(row.n_tokens) } else { 1 }
     }
 
-    /// Whether another row of `source` may be taken. Once it may not, it never may
-    /// again.
-    fn has_room(&self, source: &str) -> bool {
-        if self.caps.get(source).is_some_and(|cap| self.of(source) >= *cap) {
+    /// What the floor of a source still needs.
+    fn needed(&self, source: &str) -> u64 {
+        let floor = self.floors.get(source).copied().unwrap_or(0);
+        floor.saturating_sub(self.of(source))
+    }
+
+    /// Whether a row may be taken. Once it may not, it never may again: what is left
+    /// for it only becomes less.
+    fn has_room(&mut self, row: &ScoreRow) -> bool {
+        let ScoreRow { source, .. } = row;
+        let cost = self.cost(row);
+        if self.caps.get(source).is_some_and(|cap| self.of(source).saturating_add(cost) > *cap) {
+            self.capped.insert(source.clone());
             return false;
         }
-        let is_needed = self.floors.get(source).is_some_and(|floor| self.of(source) < *floor);
-        is_needed || self.total.saturating_sub(self.all_spent()) > self.needed()
+        let others = self.floors.keys().filter(|other| *other != source);
+        let reserved: u64 = others.map(|other| self.needed(other)).sum::<u64>()
+            + self.needed(source).saturating_sub(cost);
+        let has_room = reserved == 0 || cost.saturating_add(reserved) <= self.left();
+        if !has_room {
+            self.short.insert(source.clone());
+        }
+        has_room
     }
 
-    /// Whether there was enough left. The first row is always paid for.
-    fn spend(&mut self, source: &str, n_tokens: u32) -> bool {
-        let cost = if self.is_tokens { u64::from(n_tokens) } else { 1 };
-        let is_first = self.spent.is_empty();
-        if !is_first && self.all_spent().saturating_add(cost) > self.total {
-            return false;
-        }
-        *self.spent.entry(source.to_owned()).or_default() += cost;
-        true
+    /// Whether there is enough left. The first row is always paid for.
+    fn can_pay(&self, row: &ScoreRow) -> bool {
+        self.spent.is_empty() || self.cost(row) <= self.left()
+    }
+
+    fn pay(&mut self, row: &ScoreRow) {
+        let cost = self.cost(row);
+        *self.spent.entry(row.source.clone()).or_default() += cost;
     }
 
     /// Floors that were not reached, and how far they came.
-    fn unmet(&self) -> Vec<(String, u64)> {
-        let reached = self.floors.iter().map(|(source, floor)| (source, floor, self.of(source)));
-        let unmet = reached.filter(|(_, floor, reached)| reached < floor);
-        unmet.map(|(source, _, reached)| (source.clone(), reached)).collect()
+    fn unmet(&self) -> BTreeMap<String, u64> {
+        let unmet = self.floors.keys().filter(|source| self.needed(source) > 0);
+        unmet.map(|source| (source.clone(), self.of(source))).collect()
     }
 
-    /// Sources that are at their cap.
-    fn capped(&self) -> Vec<String> {
-        let capped = self.caps.iter().filter(|(source, cap)| self.of(source) >= **cap);
-        capped.map(|(source, _)| source.clone()).collect()
+    /// Whether a row of a source was left that would have passed its cap, or cost more
+    /// than there was for it.
+    fn has_more(&self, source: &str) -> bool {
+        self.short.contains(source) || self.capped.contains(source)
+    }
+
+    /// That the pool has too few rows of a source for its floor.
+    fn lacks(&self, source: &str, limits: &SourceLimits) -> String {
+        let asked = limits.floors.get(source).map_or(0.0, |floor| 100.0 * floor.value());
+        let share = 100.0 * self.of(source) as f64 / self.total as f64;
+        format!(
+            "source `{source}` was to have {asked} % of the subset and has rows for {share:.1} %"
+        )
     }
 
     /// Whether caps kept the budget from being spent.
     fn unspent(&self) -> Option<String> {
-        let left = self.total.saturating_sub(self.all_spent());
-        (left > 0 && !self.is_tokens && !self.capped().is_empty()).then(|| {
+        let left = self.left();
+        (left > 0 && !self.is_tokens && !self.capped.is_empty()).then(|| {
             format!("caps of sources leave {left} rows of the budget: no other source has more")
         })
     }
@@ -280,6 +327,38 @@ mod tests {
         insta::assert_snapshot!(notes, @"source `b` was to have 50 % of the subset and has rows for 25.0 %");
     }
 
+    /// Tokens of every row, in order.
+    fn with_tokens(sources: &str, n_tokens: &[u32]) -> ScoreTable {
+        let mut scores = pool(sources);
+        for (row, n_tokens) in scores.rows.iter_mut().zip(n_tokens) {
+            row.n_tokens = *n_tokens;
+        }
+        scores
+    }
+
+    #[test]
+    fn a_floor_in_tokens_is_kept_free_of_the_last_row_of_others() {
+        // 20 % of 1,000 tokens are more than two of b's rows of 90.
+        let scores = with_tokens(&("a".repeat(20) + "bbbb"), &[90; 24]);
+        let (rows, notes) = taken(&scores, "1000 tokens", &limits(&[], &[("b", 0.2)]));
+        assert_eq!(rows, [0, 1, 2, 3, 4, 5, 6, 7, 20, 21, 22]);
+        assert_eq!(notes, "", "the pool has more rows of b");
+    }
+
+    #[test]
+    fn a_row_that_would_pass_its_cap_in_tokens_gives_way_to_a_shorter_one() {
+        let scores = with_tokens("aaab", &[30, 40, 20, 50]);
+        let limits = limits(&[("a", 0.5)], &[]);
+        assert_eq!(taken(&scores, "100 tokens", &limits), (vec![0, 2, 3], String::new()));
+    }
+
+    #[test]
+    fn floors_of_more_sources_than_the_budget_has_rows_leave_some_without() {
+        let scores = pool("aabbcc");
+        let limits = limits(&[], &[("b", 0.3), ("c", 0.3)]);
+        assert_eq!(taken(&scores, "1", &limits), (vec![2], String::new()));
+    }
+
     struct NotTheSecond;
 
     impl Gate for NotTheSecond {
@@ -287,7 +366,38 @@ mod tests {
             pick.position != 1
         }
 
+        fn keep(&mut self) {}
+
         fn reset(&mut self) {}
+    }
+
+    /// Lets everything in and remembers it.
+    #[derive(Default)]
+    struct Seen(Vec<usize>);
+
+    impl Gate for Seen {
+        fn admit(&mut self, pick: Pick) -> bool {
+            self.0.push(pick.position);
+            true
+        }
+
+        fn keep(&mut self) {}
+
+        fn reset(&mut self) {
+            self.0.clear();
+        }
+    }
+
+    #[test]
+    fn a_row_that_is_too_long_for_what_is_left_is_not_admitted() {
+        let scores = with_tokens("aaa", &[50, 60, 10]);
+        let view = View::plain(&scores);
+        let mut seen = Seen::default();
+        let none = SourceLimits::default();
+        let budget = "100 tokens".parse().unwrap();
+        let taken = take(&scores, || Top::new(&view), budget, &none, &mut seen);
+        assert_eq!(taken.rows.len(), 1);
+        assert_eq!(seen.0, [0]);
     }
 
     #[test]
@@ -320,6 +430,37 @@ mod tests {
             // Nothing is left that could have been taken.
             let others = sources.len() - sources.matches('a').count();
             prop_assert!(rows.len() as u64 == n || rows.len() >= others);
+        }
+
+        #[test]
+        fn budget_caps_and_floors_hold_to_the_token(
+            rows in prop::collection::vec(("[abc]", 1..60_u32), 1..40),
+            n in 60..2000_u64,
+            cap in 0.05..1.0_f64,
+            floors in (0.01..0.5_f64, 0.01..0.5_f64),
+        ) {
+            let sources: String = rows.iter().map(|(source, _)| source.as_str()).collect();
+            let n_tokens: Vec<u32> = rows.iter().map(|(_, n_tokens)| *n_tokens).collect();
+            let scores = with_tokens(&sources, &n_tokens);
+            let limits = limits(&[("a", cap)], &[("b", floors.0), ("c", floors.1)]);
+            let (taken, notes) = taken(&scores, &format!("{n} tokens"), &limits);
+            let of = |name: &str, rows: &mut dyn Iterator<Item = usize>| -> u64 {
+                let own = rows.map(|row| &scores.rows[row]).filter(|row| row.source == name);
+                own.map(|row| u64::from(row.n_tokens)).sum()
+            };
+            let share = |share: f64| Fraction::new(share).unwrap().of(n as usize) as u64;
+            let taken_of = |name: &str| of(name, &mut taken.iter().copied());
+            prop_assert!(["a", "b", "c"].map(taken_of).iter().sum::<u64>() <= n);
+            prop_assert!(taken_of("a") <= share(cap));
+            for (name, floor) in [("b", share(floors.0)), ("c", share(floors.1))] {
+                let there = of(name, &mut (0..scores.rows.len()));
+                // A row too long for what its floor needs is passed over, none other.
+                let missed = floor.min(there).saturating_sub(taken_of(name));
+                prop_assert!(missed < 60, "{name}: {} of {floor}", taken_of(name));
+                let is_told = notes.contains(&format!("source `{name}`"));
+                let lacks = there < floor && taken_of(name) == there;
+                prop_assert!(lacks || !is_told, "{}", notes);
+            }
         }
     }
 }

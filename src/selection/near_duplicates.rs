@@ -9,6 +9,7 @@
 //! first few elements in any fixed order (prefix filtering, Chaudhuri et al., ICDE
 //! 2006), so that only few pairs have to be compared, and none is missed.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use super::words::{hash_of, words};
@@ -38,21 +39,42 @@ impl Shingles {
 
     /// |A ∩ B| / |A ∪ B|; 0 where one has no words.
     pub fn likeness(&self, other: &Self) -> f64 {
-        let (mut a, mut b) = (self.0.iter().peekable(), other.0.iter().peekable());
-        let mut n_shared = 0;
-        while let (Some(x), Some(y)) = (a.peek(), b.peek()) {
+        self.n_shared(other, usize::MAX).map_or(0.0, |n_shared| self.ratio(other, n_shared))
+    }
+
+    /// Whether the [likeness](Self::likeness) is at least `threshold`. Rows of one
+    /// template share first elements and little else: for most of them a glance is
+    /// enough.
+    fn is_as_alike(&self, other: &Self, threshold: f64) -> bool {
+        let n_elements = (self.0.len() + other.0.len()) as f64;
+        #[expect(clippy::cast_sign_loss, reason = "a share of a count")]
+        // A hair more than can be, for rounding: what is found is compared again.
+        let most_unshared = ((1.0 - threshold) / (1.0 + threshold) * n_elements + 1e-6) as usize;
+        let n_shared = self.n_shared(other, most_unshared);
+        n_shared.is_some_and(|n_shared| self.ratio(other, n_shared) >= threshold)
+    }
+
+    /// |A ∩ B|; `None` as soon as more than `most_unshared` are in one alone.
+    fn n_shared(&self, other: &Self, most_unshared: usize) -> Option<usize> {
+        let (mut a, mut b) = (self.0.as_slice(), other.0.as_slice());
+        let (mut n_shared, mut n_unshared) = (0, 0);
+        while let ([x, rest_a @ ..], [y, rest_b @ ..]) = (a, b) {
             match x.cmp(y) {
-                std::cmp::Ordering::Less => drop(a.next()),
-                std::cmp::Ordering::Greater => drop(b.next()),
-                std::cmp::Ordering::Equal => {
-                    n_shared += 1;
-                    a.next();
-                    b.next();
-                }
+                Ordering::Less => (a, n_unshared) = (rest_a, n_unshared + 1),
+                Ordering::Greater => (b, n_unshared) = (rest_b, n_unshared + 1),
+                Ordering::Equal => (a, b, n_shared) = (rest_a, rest_b, n_shared + 1),
+            }
+            if n_unshared > most_unshared {
+                return None;
             }
         }
+        (n_unshared + a.len() + b.len() <= most_unshared).then_some(n_shared)
+    }
+
+    /// The likeness of sets with so many common elements.
+    fn ratio(&self, other: &Self, n_shared: usize) -> f64 {
         let n_all = self.0.len() + other.0.len() - n_shared;
-        if n_all == 0 { 0.0 } else { f64::from(n_shared as u32) / n_all as f64 }
+        if n_all == 0 { 0.0 } else { n_shared as f64 / n_all as f64 }
     }
 
     /// The elements of which a set that is as alike as `threshold` shares one: the
@@ -91,7 +113,7 @@ impl SeenTexts {
             prefix.iter().filter_map(|of| self.by_element.get(of)).flatten().copied().collect();
         alike.sort_unstable();
         alike.dedup();
-        let is_alike = |at: &&usize| self.seen[**at].1.likeness(&shingles) >= self.threshold;
+        let is_alike = |at: &&usize| self.seen[**at].1.is_as_alike(&shingles, self.threshold);
         if let Some(first) = alike.iter().find(is_alike) {
             return Some(self.seen[*first].0);
         }

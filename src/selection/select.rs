@@ -68,7 +68,7 @@ pub fn select(
     for (target, budget) in &settings.target_budgets {
         let counts = |subtask: usize| from.target_sources[subtask] == *target;
         let part = of_targets(from, settings, *budget, &counts, &mut gate);
-        gate.keep(&part.rows);
+        gate.serve(&part.rows);
         notes.extend(part.notes.into_iter().map(|note| format!("target `{target}`: {note}")));
         capped.extend(part.capped);
         parts.push(part.rows);
@@ -129,7 +129,7 @@ fn order<'a>(
     let neighbors = |length: usize| {
         Neighbors::new(from.examples.expect("given to a selector that needs it"), view, length)
     };
-    let k = settings.neighbors.amount(n_rows) as usize;
+    let k = settings.n_neighbors(n_rows);
     match settings.selector {
         Selector::Top => Box::new(Top::new(view)),
         Selector::RoundRobin => {
@@ -159,17 +159,24 @@ struct Once<'a> {
 }
 
 impl Once<'_> {
-    fn keep(&mut self, rows: &[Selected]) {
+    /// A target has its rows.
+    fn serve(&mut self, rows: &[Selected]) {
         for row in rows {
-            self.is_taken.insert(row.position);
-            self.taken.push(Pick { position: row.position, subtask: row.subtask });
+            let Selected { position, subtask, example, .. } = *row;
+            self.is_taken.insert(position);
+            self.taken.push(Pick { position, subtask, example });
         }
+        self.gate.keep();
     }
 }
 
 impl Gate for Once<'_> {
     fn admit(&mut self, pick: Pick) -> bool {
         !self.is_taken.contains(&pick.position) && self.gate.admit(pick)
+    }
+
+    fn keep(&mut self) {
+        self.gate.keep();
     }
 
     fn reset(&mut self) {

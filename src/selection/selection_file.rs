@@ -1,7 +1,7 @@
 //! `selection.json`: what was selected, and what was not for another reason than
 //! its score. Later stages read it instead of selecting again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::Taken;
 use super::{Selected, Selector};
-use crate::influence::scores::ScoreTable;
+use crate::influence::scores::{ScoreRow, ScoreTable};
 use crate::pool::ExampleId;
 
 /// Version of the file; rises when a field changes its meaning.
@@ -49,6 +49,10 @@ pub struct SelectedRow {
     pub score: f32,
     /// Position in the score table's subtasks.
     pub subtask: usize,
+    /// Position among the target examples of the files of cosines of the one it was
+    /// taken for, where rows were not taken by score.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub example: Option<usize>,
 }
 
 impl SelectionFile {
@@ -58,6 +62,7 @@ impl SelectionFile {
             id: scores.rows[row.position].id,
             score: row.score,
             subtask: row.subtask,
+            example: row.example,
         };
         Self {
             format: FORMAT,
@@ -99,19 +104,24 @@ impl SelectionFile {
     ///
     /// # Errors
     ///
-    /// If a row or its subtask is not in `scores`.
+    /// If a row or its subtask is not in `scores`, or a row cannot have been selected of
+    /// them: it has no score, or stands there twice.
     pub fn apply(&self, scores: &mut ScoreTable, path: &Path) -> io::Result<Vec<Selected>> {
         let missing = || damaged(path, &"it is of other scores");
+        let mut is_selected = BTreeSet::new();
         for (id, reason) in &self.left_out {
             let at = position(scores, *id).ok_or_else(missing)?;
             scores.rows[at].flag.get_or_insert_with(|| reason.clone());
         }
         let place = |(rank, row): (usize, &SelectedRow)| {
             let position = position(scores, row.id).ok_or_else(missing)?;
-            if row.subtask >= scores.subtasks.len() {
+            let ScoreRow { flag, by_subtask, .. } = &scores.rows[position];
+            let is_of_these = flag.is_none() && row.subtask < by_subtask.len();
+            if !is_of_these || !is_selected.insert(position) {
                 return Err(missing());
             }
-            Ok(Selected { position, rank, score: row.score, subtask: row.subtask })
+            let SelectedRow { score, subtask, example, .. } = *row;
+            Ok(Selected { position, rank, score, subtask, example })
         };
         (1..).zip(&self.selected).map(place).collect()
     }
@@ -147,6 +157,11 @@ mod tests {
         let flags: Vec<_> = scores.rows.iter().map(|row| row.flag.as_deref()).collect();
         assert_eq!(flags, [Some("contaminated"), None, None]);
 
+        let twice = SelectionFile { selected: [&file.selected[..]; 2].concat(), ..file.clone() };
+        assert!(twice.apply(&mut scores.clone(), &path).is_err());
+        let mut flagged = scores.clone();
+        flagged.rows[1].flag = Some("zero gradient".to_owned());
+        assert!(file.apply(&mut flagged, &path).is_err());
         scores.rows.pop();
         let failed = read.apply(&mut scores, Path::new("selection.json")).unwrap_err();
         insta::assert_snapshot!(failed, @"`selection.json` is no selection this version can read: it is of other scores");

@@ -34,6 +34,11 @@ pub struct SelectionSettings {
 }
 
 impl SelectionSettings {
+    /// How many of `n_rows` rows are a target example's neighborhood.
+    pub fn n_neighbors(&self, n_rows: usize) -> usize {
+        self.neighbors.amount(n_rows) as usize
+    }
+
     /// What decides the subset, as JSON. Files are known by their contents.
     pub fn portable(&self) -> serde_json::Value {
         let shares = |shares: &BTreeMap<String, Fraction>| -> BTreeMap<String, f64> {

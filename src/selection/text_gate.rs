@@ -15,18 +15,21 @@ const READ_ROWS: usize = 1024;
 
 /// Refuses a row that is a near-duplicate of one that was taken.
 ///
-/// Texts are read as they are asked for: the row's, and those of the rows that
-/// probably come next.
+/// Texts are read as they are asked for: the row's, and with it those of the rows that
+/// probably come next, where it is one of them.
 pub struct TextGate<'a, E> {
     threshold: f64,
     seen: SeenTexts,
     /// Reads rows at ascending positions.
     read: &'a Read<'a, E>,
-    /// Positions, the likeliest first.
+    /// Positions, the likeliest first, and how many of them were read.
     likely: Vec<usize>,
     n_read: usize,
+    /// Of rows that were read and not asked for yet.
     shingles: HashMap<usize, Shingles>,
     refused: Vec<(usize, usize)>,
+    /// Of those, how many were for good.
+    n_kept: usize,
     failure: Option<E>,
 }
 
@@ -42,6 +45,7 @@ impl<'a, E> TextGate<'a, E> {
             n_read: 0,
             shingles: HashMap::new(),
             refused: Vec::new(),
+            n_kept: 0,
             failure: None,
         }
     }
@@ -59,20 +63,23 @@ impl<'a, E> TextGate<'a, E> {
         }
     }
 
-    /// The runs of words of a row, which are not kept: it is asked for once.
+    /// The runs of words of a row.
     fn shingles(&mut self, position: usize) -> Result<Shingles, E> {
-        if let Some(shingles) = self.shingles.get(&position) {
-            return Ok(shingles.clone());
+        if let Some(shingles) = self.shingles.remove(&position) {
+            return Ok(shingles);
         }
-        let next = self.likely[self.n_read..].iter().take(READ_ROWS);
-        let mut positions: Vec<usize> = next.copied().chain([position]).collect();
-        self.n_read = self.likely.len().min(self.n_read + READ_ROWS);
-        positions.sort_unstable();
-        positions.dedup();
+        let mut positions: Vec<usize> =
+            self.likely[self.n_read..].iter().take(READ_ROWS).copied().collect();
+        if positions.contains(&position) {
+            self.n_read += positions.len();
+            positions.sort_unstable();
+        } else {
+            positions = vec![position];
+        }
         let texts = (self.read)(&positions)?;
         let shingles = texts.iter().map(|messages| Shingles::of(messages));
-        self.shingles.extend(positions.iter().copied().zip(shingles));
-        Ok(self.shingles[&position].clone())
+        self.shingles.extend(positions.into_iter().zip(shingles));
+        Ok(self.shingles.remove(&position).expect("a text for every position"))
     }
 }
 
@@ -94,9 +101,14 @@ impl<E> Gate for TextGate<'_, E> {
         }
     }
 
+    fn keep(&mut self) {
+        self.n_kept = self.refused.len();
+    }
+
     fn reset(&mut self) {
         self.seen = SeenTexts::new(self.threshold);
-        self.refused.clear();
+        self.refused.truncate(self.n_kept);
+        self.n_read = 0;
     }
 }
 
@@ -135,7 +147,7 @@ mod tests {
     fn a_text_that_cannot_be_read_fails_the_selection() {
         let read = |_: &[usize]| Err("disk on fire");
         let mut gate = TextGate::new(0.8, vec![0], &read);
-        assert!(!gate.admit(Pick { position: 0, subtask: 0 }));
+        assert!(!gate.admit(Pick { position: 0, subtask: 0, example: None }));
         assert_eq!(gate.into_refused(), Err("disk on fire"));
     }
 }

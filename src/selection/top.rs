@@ -18,6 +18,9 @@ pub struct Selected {
     /// Position in [`ScoreTable::subtasks`] of the subtask it is taken for: with
     /// [`Top`], the one it serves best.
     pub subtask: usize,
+    /// Position among the target examples of the one it is taken for; `None` where
+    /// rows are taken by score.
+    pub example: Option<usize>,
 }
 
 /// Every example that can be ranked, best first.
@@ -32,6 +35,7 @@ pub fn ranking(scores: &ScoreTable) -> Vec<Selected> {
         rank,
         score: value,
         subtask,
+        example: None,
     };
     (1..).zip(ranked).map(place).collect()
 }
@@ -93,8 +97,8 @@ mod tests {
         assert_eq!(
             top(&scores, budget("2")),
             [
-                Selected { position: 1, rank: 1, score: 0.3, subtask: 1 },
-                Selected { position: 2, rank: 2, score: 0.2, subtask: 1 },
+                Selected { position: 1, rank: 1, score: 0.3, subtask: 1, example: None },
+                Selected { position: 2, rank: 2, score: 0.2, subtask: 1, example: None },
             ]
         );
     }

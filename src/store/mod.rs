@@ -59,7 +59,8 @@
 //!
 //! A flagged row holds zeros. The Arrow schema has one metadata key,
 //! `less-select`, whose value is the [`StoreHeader`](shard::StoreHeader) as JSON;
-//! all shards of a store have the same. Any Arrow reader opens the data file.
+//! all shards of a store have the same, but for the kinds of gradient, of which some may
+//! have more than others. Any Arrow reader opens the data file.
 //!
 //! Both files are written atomically, the marker last: a shard is committed
 //! when a marker names a file with its checksum. Reading proves exactly that

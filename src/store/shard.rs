@@ -18,7 +18,8 @@ use super::{CheckedFile, FORMAT, Flag, Split, StoreDtype, StoreError, StoreError
 use crate::gradient::direction::GradientKind;
 use crate::pool::ExampleId;
 
-/// What all shards of a store have in common, in order of name.
+/// What a shard's rows are, in order of name: all shards of a store have the same, but
+/// that some may have more kinds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoreHeader {
@@ -284,7 +285,7 @@ impl Shard {
         }
     }
 
-    /// What all shards of the store have in common.
+    /// What the rows are.
     pub fn header(&self) -> &StoreHeader {
         &self.header
     }

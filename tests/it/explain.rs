@@ -9,7 +9,8 @@ use crate::support::{Said, TestRun, message_row, pool_row};
 /// A run without a model: its scores are the same on every machine.
 fn bm25(more: &[&str]) -> TestRun {
     let run = TestRun::new(24);
-    let said = run.run(&[&["--method", "bm25", "--selector", "top"], more].concat());
+    let selector = if more.is_empty() { &["--selector", "top"][..] } else { more };
+    let said = run.run(&[&["--method", "bm25"], selector].concat());
     assert_eq!(said.code, 0, "{}", said.stderr);
     run
 }
@@ -87,6 +88,60 @@ fn a_row_that_is_not_selected_is_told_with_its_rank() {
       0.0277  96e4579c9c30  target/sums
               What is 7 + 6?
               → 7 + 6 = 13.
+    ");
+}
+
+/// What is told of a row's place, of the first row that has such a one.
+fn place(run: &TestRun, is: &str) -> String {
+    let ids = pool_ids(run);
+    let id = ids.iter().find(|id| json(run, &[id])["place"]["is"] == is).unwrap();
+    let said = told(run.say(&["explain", id]));
+    let place = said.lines().skip_while(|line| !line.starts_with("Place"));
+    place.take_while(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn where_examples_take_turns_the_turn_is_told() {
+    let run = bm25(&["--selector", "round-robin"]);
+    insta::assert_snapshot!(place(&run, "selected"), @"
+    Place   selected, number 1 of 6: number 1 of the rows nearest to 1cb7245cbca0 (target/letters),
+            whose turns took rows down to number 3; its score is number 9 of 24
+    ");
+    insta::assert_snapshot!(place(&run, "below-cut"), @"
+    Place   not selected: number 9 of the rows nearest to 319d4bc26aae (target/sums),
+            whose turns took rows down to number 2; its score is number 17 of 24
+    ");
+    let file = SelectionFile::read(&run.path("run/selection.json")).unwrap();
+    let mut places = Vec::new();
+    for row in &file.selected {
+        let of = &json(&run, &[&row.id.to_string()])["standing"];
+        assert!(of["place"].as_u64() <= of["taken_to"].as_u64(), "{of}");
+        places.push((of["example"].to_string(), of["place"].as_u64().unwrap()));
+    }
+    // In an example's turns its list is gone down.
+    places.sort_by(|a, b| a.0.cmp(&b.0));
+    assert!(places.windows(2).all(|of| of[0].0 != of[1].0 || of[0].1 < of[1].1), "{places:?}");
+    let served = ["target:1", "target:2", "target:3"].map(|words| {
+        let of = json(&run, &["--target-example", words]);
+        (of["subtasks"][0].to_string(), of["served"]["n_taken"].as_u64().unwrap())
+    });
+    // Subtasks take turns, and in them examples.
+    for subtask in ["letters", "sums"] {
+        let own = served.iter().filter(|(of, _)| of.contains(subtask));
+        assert_eq!(own.map(|(_, n_taken)| n_taken).sum::<u64>(), 3, "{served:?}");
+    }
+}
+
+#[test]
+fn where_neighbors_count_the_lists_are_told() {
+    let run = bm25(&["--selector", "knn", "--neighbors", "4"]);
+    insta::assert_snapshot!(place(&run, "selected"), @"
+    Place   selected, number 6 of 6: among the 4 nearest rows of 1 of the target's 3 examples,
+            number 1 of those nearest to 1cb7245cbca0 (target/letters); its score is number 9 of 24
+    ");
+    insta::assert_snapshot!(place(&run, "below-cut"), @"
+    Place   not selected: among the 4 nearest rows of 0 of the target's 3 examples,
+            number 9 of those nearest to 319d4bc26aae (target/sums); its score is number 17 of 24
     ");
 }
 

@@ -69,6 +69,16 @@ fn a_loss_that_is_not_finite_is_null_on_disk() {
 }
 
 #[test]
+fn a_row_without_a_score_on_one_of_the_subtasks_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = scores_path(&dir);
+    let subtasks = vec!["essay".to_owned(), "quiz".to_owned()];
+    ScoreTable { subtasks, rows: vec![score_row(1, &[0.5], None)] }.write(&path).unwrap();
+    let error = ScoreTable::read(&path).unwrap_err();
+    insta::assert_snapshot!(error.kind, @"row `01010101010101010101010101010101` has no score on some of the subtasks");
+}
+
+#[test]
 fn what_is_no_table_of_scores_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let path = scores_path(&dir);

@@ -69,6 +69,38 @@ fn a_sweep_writes_what_each_budget_alone_would_and_leaves_the_newest() {
 }
 
 #[test]
+fn a_sweep_of_targets_that_have_their_own_budgets_is_refused() {
+    let run = TestRun::new(12);
+    let budgets = ["--method", "bm25", "--target-budget", "target=4"];
+    succeeds(run.run(&budgets));
+    let said = run.say(&[&["sweep"], &budgets[..]].concat());
+    assert_eq!(said.code, 2, "{}", said.stderr);
+    insta::assert_snapshot!(said.stderr, @"
+    error: budgets of a sweep are of all targets together, and `target-budget` is set
+    hint: run `less-select` with other target budgets: only the selection is made anew
+    ");
+    let subsets = succeeds(run.run(&["--method", "bm25"]));
+    assert_eq!(subsets.code, 0);
+    let said = succeeds(run.say(&["sweep", "--method", "bm25"])).stdout;
+    assert_eq!(said.lines().count(), 5, "1, 2, 5 and 10 % unless others are named: {said}");
+}
+
+#[test]
+fn scores_on_one_scale_go_with_a_selector_that_goes_by_scores() {
+    let run = TestRun::new(24);
+    let args = ["--method", "bm25", "--budget", "50%"];
+    let said = run.run(&[&args[..], &["--normalize", "per-task"]].concat());
+    assert_eq!(said.code, 2, "{}", said.stderr);
+    insta::assert_snapshot!(said.stderr.lines().last().unwrap_or_default(), @r#"  caused by: invalid `normalize` (flag): puts the scores of subtasks on one scale, and `round-robin` goes by none; `selector = "top"` does"#);
+    let by = |more: &[&str]| {
+        succeeds(run.run(&[&args[..], more].concat()));
+        selected(&run)
+    };
+    let on_one_scale = by(&["--selector", "top", "--normalize", "per-task"]);
+    assert_ne!(on_one_scale, by(&["--selector", "top"]));
+}
+
+#[test]
 fn every_target_may_have_its_budget_and_its_folder() {
     let run = TestRun::new(24);
     run.write("more.jsonl", &message_row("", "Tell me story 5.", "Once upon a time."));

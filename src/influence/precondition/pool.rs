@@ -13,8 +13,8 @@
 //!
 //! R has d² entries, and no more than its products with vectors is needed: the
 //! equation is solved by conjugate gradients (Hestenes and Stiefel, 1952), which read
-//! the stored rows once a step, for many target rows together, and keep 4 vectors a
-//! target row in memory. There are a few dozen steps. Sums are in f64 and in an order
+//! the stored rows once a step, for many target rows together, and keep a few vectors a
+//! target row in memory. There are some hundred steps (more for more rows). Sums are in f64 and in an order
 //! that depends on the table alone.
 
 use ndarray::{Array1, Array2, ArrayView1, ArrayView2, Axis, s};
@@ -32,12 +32,22 @@ const TOLERANCE: f64 = 1e-6;
 /// More steps than any pool has needed; rounding alone keeps a solution away then.
 const MOST_STEPS: usize = 2000;
 
-/// Rows that a thread adds up, and such sums that are in memory at once.
+/// Rows that a thread adds up, if they are no longer than 8192, and such sums that are in
+/// memory at once.
 const CHUNK_ROWS: usize = 256;
 const CHUNKS: usize = 16;
 
-/// Target rows that are solved for together.
+/// Target rows that are solved for together, if they are no longer than 32,768.
 const TOGETHER: usize = 64;
+
+/// Values of rows that a thread has in memory: 16 MiB.
+const BLOCK_VALUES: usize = 1 << 21;
+
+/// As many of `most` rows of `dim` coordinates as are [`BLOCK_VALUES`] together, and one
+/// at least. It decides the order of sums, and no machine changes it.
+fn rows_at_once(dim: usize, most: usize) -> usize {
+    (BLOCK_VALUES / dim.max(1)).clamp(1, most)
+}
 
 /// `index` for the pool's `rows`.
 pub(super) fn apply(
@@ -47,7 +57,8 @@ pub(super) fn apply(
 ) -> Result<Preconditioned, InfluenceError> {
     let moment = SecondMoment::new(rows);
     let index = with_rows(index, |mut rows| {
-        for mut together in rows.axis_chunks_iter_mut(Axis(0), TOGETHER) {
+        let together = rows_at_once(rows.ncols(), TOGETHER);
+        for mut together in rows.axis_chunks_iter_mut(Axis(0), together) {
             let solved = moment.solve(together.view(), observer)?;
             for (mut row, solved) in together.rows_mut().into_iter().zip(solved) {
                 row.assign(&solved);
@@ -82,8 +93,9 @@ impl<'a> SecondMoment<'a> {
             vectors.dot(&rows.t()).dot(&rows)
         };
         let mut sums = Array2::zeros(vectors.dim());
-        for places in self.places.chunks(CHUNKS * CHUNK_ROWS) {
-            let parts: Vec<Array2<f64>> = places.par_chunks(CHUNK_ROWS).map(part).collect();
+        let n_rows = rows_at_once(self.rows.dim(), CHUNK_ROWS);
+        for places in self.places.chunks(CHUNKS * n_rows) {
+            let parts: Vec<Array2<f64>> = places.par_chunks(n_rows).map(part).collect();
             for part in &parts {
                 sums += part;
             }

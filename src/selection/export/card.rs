@@ -35,7 +35,7 @@ pub(super) fn readme(contents: &Contents<'_>) -> String {
     }
     text.push_str("\n## Composition\n");
     composition(&mut text, "source", &subset.by_source, subset.n_rows);
-    composition(&mut text, "best subtask", &subset.by_subtask, subset.n_rows);
+    composition(&mut text, "subtask", &subset.by_subtask, subset.n_rows);
     if !contents.notes.is_empty() {
         text.push_str("\n## Notes\n\n");
         for note in &contents.notes {

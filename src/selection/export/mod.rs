@@ -56,9 +56,9 @@ pub struct SubsetRow<'a> {
     pub source: &'a str,
     /// Its rank, from 1.
     pub rank: usize,
-    /// Its highest influence over the subtasks.
+    /// Its influence on the subtask it was taken for.
     pub score: f32,
-    /// The subtask it serves best.
+    /// The subtask it was taken for; with `top`, the one it serves best.
     pub subtask: &'a str,
     /// Tokens the model sees.
     pub n_tokens: u32,

@@ -50,8 +50,7 @@ impl Knn {
         rows.sort_unstable();
         rows.dedup();
         let densities = density(&rows);
-        let subtask = |example| neighbors.subtask(example);
-        let mut near = weighted(view, &lists, &rows, &densities, &subtask);
+        let mut near = weighted(view, &lists, &rows, &densities, &neighbors);
         let ranking = view.ranking();
         let mut by_score = vec![usize::MAX; view.scores().rows.len()];
         for (place, ranked) in ranking.iter().enumerate() {
@@ -63,7 +62,7 @@ impl Knn {
         });
         let is_far = |position: usize| rows.binary_search(&position).is_err();
         let far = ranking.iter().filter(|ranked| is_far(ranked.position));
-        let far = far.map(|ranked| Pick { position: ranked.position, subtask: ranked.subtask });
+        let far = far.copied().map(Pick::by_score);
         let order: Vec<Pick> = near.iter().map(|neighbor| neighbor.pick).chain(far).collect();
         Self { order: order.into_iter() }
     }
@@ -76,19 +75,21 @@ fn weighted(
     lists: &[Vec<usize>],
     rows: &[usize],
     densities: &[f64],
-    subtask: &dyn Fn(usize) -> usize,
+    neighbors: &Neighbors<'_>,
 ) -> Vec<Neighbor> {
     let n_subtasks = view.scores().subtasks.len();
     let at = |position: &usize| rows.binary_search(position).expect("it is in a list");
     let mut parts = vec![0.0; rows.len() * n_subtasks];
-    let mut places = vec![usize::MAX; rows.len()];
+    // The best place in a list, and whose list that is.
+    let mut places = vec![(usize::MAX, 0); rows.len()];
     for (example, list) in lists.iter().enumerate() {
         let shares: Vec<f64> = list.iter().map(|row| 1.0 / densities[at(row)]).collect();
         let all: f64 = shares.iter().sum();
         for ((place, row), share) in list.iter().enumerate().zip(shares) {
             let row = at(row);
-            parts[row * n_subtasks + subtask(example)] += share / all / lists.len() as f64;
-            places[row] = places[row].min(place);
+            parts[row * n_subtasks + neighbors.subtask(example)] +=
+                share / all / lists.len() as f64;
+            places[row] = places[row].min((place, example));
         }
     }
     let neighbor = |(row, position): (usize, &usize)| {
@@ -98,10 +99,11 @@ fn weighted(
             .enumerate()
             .max_by(|a, b| a.1.total_cmp(b.1).then_with(|| Reverse(a.0).cmp(&Reverse(b.0))));
         let subtask = most.map_or(0, |(subtask, _)| subtask);
-        let pick = Pick { position: *position, subtask };
+        let (place, example) = places[row];
+        let pick = Pick { position: *position, subtask, example: Some(neighbors.column(example)) };
         // Equal in theory must be equal in fact, or the order is that of rounding.
         let weight = (parts.iter().sum::<f64>() * 1e12).round();
-        Neighbor { pick, weight, place: places[row] }
+        Neighbor { pick, weight, place }
     };
     rows.iter().enumerate().map(neighbor).collect()
 }

@@ -96,10 +96,9 @@ impl Picks for Mmr<'_> {
                 self.waiting.push(compared);
                 continue;
             }
-            let Ranked { position, subtask, .. } = best.ranked;
-            let pick = Pick { position, subtask };
+            let pick = Pick::by_score(best.ranked);
             if admit(pick) {
-                self.taken.push(position);
+                self.taken.push(pick.position);
                 return Some(pick);
             }
         }

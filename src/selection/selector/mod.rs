@@ -17,6 +17,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::influence::example_scores::{ExampleScores, TargetExamples};
+use crate::selection::view::Ranked;
 
 pub use kde::densities;
 pub use knn::Knn;
@@ -92,6 +93,17 @@ pub struct Pick {
     pub position: usize,
     /// Position in [`ScoreTable::subtasks`](crate::influence::scores::ScoreTable::subtasks).
     pub subtask: usize,
+    /// Position among the [target examples](TargetExamples::examples) of the one whose
+    /// turn it is, or in whose list the row stands highest; `None` where rows are taken
+    /// by score.
+    pub example: Option<usize>,
+}
+
+impl Pick {
+    /// A row that is taken by its score.
+    pub fn by_score(Ranked { position, subtask, .. }: Ranked) -> Self {
+        Self { position, subtask, example: None }
+    }
 }
 
 /// Rows in the order in which they are to be taken.

@@ -45,9 +45,14 @@ impl<'a> Neighbors<'a> {
         self.examples.len()
     }
 
+    /// The position of an example among all target examples.
+    pub fn column(&self, example: usize) -> usize {
+        self.examples[example]
+    }
+
     /// The subtask of an example.
     pub fn subtask(&self, example: usize) -> usize {
-        self.cosines.targets().examples[self.examples[example]].subtask as usize
+        self.cosines.targets().examples[self.column(example)].subtask as usize
     }
 
     /// The `nth` nearest row of an example, from 0.

@@ -58,12 +58,13 @@ impl<'a> RoundRobin<'a> {
     /// The next row of an example.
     fn take(&mut self, example: usize, admit: &mut dyn FnMut(Pick) -> bool) -> Option<Pick> {
         let subtask = self.neighbors.subtask(example);
+        let column = self.neighbors.column(example);
         while let Some(position) = self.neighbors.get(example, self.next[example]) {
             self.next[example] += 1;
             if std::mem::replace(&mut self.is_taken[position], true) {
                 continue;
             }
-            let pick = Pick { position, subtask };
+            let pick = Pick { position, subtask, example: Some(column) };
             if admit(pick) {
                 return Some(pick);
             }

@@ -18,9 +18,6 @@ impl Top {
 
 impl Picks for Top {
     fn next(&mut self, admit: &mut dyn FnMut(Pick) -> bool) -> Option<Pick> {
-        self.ranking
-            .by_ref()
-            .map(|Ranked { position, subtask, .. }| Pick { position, subtask })
-            .find(|pick| admit(*pick))
+        self.ranking.by_ref().map(Pick::by_score).find(|pick| admit(*pick))
     }
 }

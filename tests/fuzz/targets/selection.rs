@@ -12,11 +12,12 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let mut scores = scores();
     let Ok(selected) = file.apply(&mut scores, &path) else { return };
     for place in selected {
-        assert!(place.subtask < scores.rows[place.position].by_subtask.len());
+        let row = &scores.rows[place.position];
+        assert!(place.subtask < row.by_subtask.len() && row.flag.is_none());
     }
 });
 
-/// The table of the seed's rows.
+/// The table of the seed's rows; the last has no score.
 fn scores() -> ScoreTable {
     let row = |id| ScoreRow {
         id: ExampleId([id; 16]),
@@ -25,8 +26,8 @@ fn scores() -> ScoreTable {
         n_supervised: 5,
         loss: 1.0,
         norm: 1.0,
-        flag: None,
-        by_subtask: vec![0.5, 0.25],
+        flag: (id == 3).then(|| "zero gradient".to_owned()),
+        by_subtask: if id == 3 { Vec::new() } else { vec![0.5, 0.25] },
     };
     ScoreTable {
         subtasks: vec!["a".to_owned(), "b".to_owned()],
