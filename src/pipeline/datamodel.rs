@@ -1,7 +1,7 @@
 //! The linear datamodeling score of a run.
 
 use super::checksums::Checksums;
-use super::verify::{Contender, Rows, TrainingLength, seed};
+use super::contenders::{Contender, Rows, TrainingLength, seed};
 use super::{PipelineError, Run};
 use crate::influence::example_scores::ExampleScores;
 use crate::influence::example_scores_file::cosines_path;
