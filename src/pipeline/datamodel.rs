@@ -2,9 +2,9 @@
 
 use super::checksums::Checksums;
 use super::contenders::{Contender, Rows, TrainingLength, seed};
+use super::verify::VerifyError;
 use super::{PipelineError, Run};
 use crate::influence::example_scores::ExampleScores;
-use crate::influence::example_scores_file::cosines_path;
 use crate::influence::index::subtask_name;
 use crate::pool::table::{ExampleTable, TableRow};
 use crate::report::spearman;
@@ -23,13 +23,17 @@ impl Run<'_> {
     ///
     /// # Errors
     ///
-    /// If the run has no scores, or a trial fails.
+    /// If the run's method has no scores by target example, the run has no scores yet, or
+    /// a trial fails.
     pub fn datamodeling_score(
         &self,
         n_halves: u32,
         passes: f64,
         learning_rate: f64,
     ) -> Result<Option<DatamodelingScore>, PipelineError> {
+        if !self.config.method.has_target() {
+            return Err(VerifyError::NoForecast(self.config.method).into());
+        }
         let mut found = None;
         self.under_lock(|run, checksums| {
             run.require_earlier(Stage::Select, checksums)?;
@@ -46,6 +50,8 @@ impl Run<'_> {
         learning_rate: f64,
         checksums: &mut Checksums,
     ) -> Result<Option<DatamodelingScore>, PipelineError> {
+        // Before the trainings, which take long: files that are damaged end it here.
+        let scores = self.example_scores()?;
         let table = self.dir.table(Split::Pool);
         let heads = ExampleTable::open(&table)?.rows().to_vec();
         let rows = Rows::Drawn(heads.len().div_ceil(2));
@@ -68,42 +74,36 @@ impl Run<'_> {
             scratch: self.dir.verify_scratch(),
         };
         let outcomes = self.outcomes(&plan)?;
-        let halves = self.halves(&plan.trials, &outcomes, &half.heads, &targets)?;
+        let halves = halves(&plan.trials, &outcomes, &half.heads, &targets, &scores);
         Ok(datamodeling_score(&halves, spearman))
     }
+}
 
-    /// What was foretold of every half, beside what came.
-    fn halves(
-        &self,
-        trials: &[Trial],
-        outcomes: &[Outcome],
-        heads: &[TableRow],
-        targets: &[TableRow],
-    ) -> Result<Vec<Half>, PipelineError> {
-        let labels = self.checkpoints()?;
-        let paths: Vec<_> = labels
-            .iter()
-            .map(|checkpoint| cosines_path(&self.dir.cosines(), checkpoint.label()))
-            .collect();
-        let scores = ExampleScores::open(&paths)?;
-        // The columns of the scores among the target's rows.
-        let columns: Vec<usize> = scores
-            .targets
-            .examples
-            .iter()
-            .map(|example| {
-                let name = &scores.targets.subtasks[example.subtask as usize];
-                let is_it = |row: &TableRow| row.id == example.id && subtask_name(row) == *name;
-                targets.iter().position(is_it).expect("the scores are of this target")
-            })
-            .collect();
-        let foretold = foretold_of(trials, heads, &scores);
-        let half = |(foretold, outcome): (Vec<f64>, &Outcome)| Half {
-            foretold,
-            losses: columns.iter().map(|at| f64::from(outcome.eval[*at].loss)).collect(),
-        };
-        Ok(foretold.into_iter().zip(outcomes).map(half).collect())
-    }
+/// What was foretold of every half, beside what came. `heads` are the pool's rows, in
+/// the order of the scores, and `targets` the target's, in that of the outcomes.
+fn halves(
+    trials: &[Trial],
+    outcomes: &[Outcome],
+    heads: &[TableRow],
+    targets: &[TableRow],
+    scores: &ExampleScores,
+) -> Vec<Half> {
+    // The columns of the scores among the target's rows.
+    let columns: Vec<usize> = scores
+        .targets
+        .examples
+        .iter()
+        .map(|example| {
+            let name = &scores.targets.subtasks[example.subtask as usize];
+            let is_it = |row: &TableRow| row.id == example.id && subtask_name(row) == *name;
+            targets.iter().position(is_it).expect("the scores are of this target")
+        })
+        .collect();
+    let half = |(foretold, outcome): (Vec<f64>, &Outcome)| Half {
+        foretold,
+        losses: columns.iter().map(|at| f64::from(outcome.eval[*at].loss)).collect(),
+    };
+    foretold_of(trials, heads, scores).into_iter().zip(outcomes).map(half).collect()
 }
 
 /// By trial and target example, the sum of the scores of the trial's rows. Rows that

@@ -57,6 +57,13 @@ pub enum VerifyError {
     /// A method whose scores take a model.
     #[error("`{0}` needs a run of its own: `less-select --method {0} --run DIR`, and name DIR")]
     NeedsRun(Method),
+    /// A method that does not look at single target examples was asked what it foretold
+    /// of them.
+    #[error(
+        "`--halves` compares scores by target example, and method `{0}` has none: \
+         select by `--method` less, rds, bm25 or ngram first"
+    )]
+    NoForecast(Method),
     /// Two contenders have one name.
     #[error("two contenders are called `{0}`; name one of them: NAME=PATH")]
     SameName(String),

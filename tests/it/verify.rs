@@ -17,6 +17,9 @@ fn with_eval(run: TestRun) -> TestRun {
 const VERIFY: [&str; 7] =
     ["verify", "--eval", "sums=eval.jsonl", "--seeds", "2", "--training-rate", "0.05"];
 
+/// The number of halves is to follow.
+const HALVES: [&str; 6] = ["verify", "--training-rate", "0.02", "--passes", "2", "--halves"];
+
 fn trials(run: &TestRun) -> Vec<(std::path::PathBuf, Value)> {
     let dir = run.run_dir().join("verify/trials");
     let mut files: Vec<_> =
@@ -117,7 +120,7 @@ fn models_that_answer_are_judged_by_their_words() {
 fn scores_are_compared_with_what_random_halves_do() {
     let run = TestRun::new(24);
     assert_eq!(run.run(&["--budget", "6"]).code, 0);
-    let args = ["verify", "--halves", "6", "--training-rate", "0.02", "--passes", "2", "--json"];
+    let args = [&HALVES[..], &["6", "--json"]].concat();
     let said = run.run(&args);
     assert_eq!(said.code, 0, "{}", said.stderr);
     let found: Value = serde_json::from_str(&said.stdout).unwrap();
@@ -129,6 +132,37 @@ fn scores_are_compared_with_what_random_halves_do() {
     let again = run.run(&args);
     assert_eq!(again.stdout, said.stdout);
     assert!(again.stderr.contains("6 trials, 6 of them done"), "{}", again.stderr);
+}
+
+#[test]
+fn scores_without_gradients_foretell_too_and_are_opened_before_any_training() {
+    let run = TestRun::new(24);
+    for method in ["bm25", "rds"] {
+        assert_eq!(run.run(&["--method", method]).code, 0);
+        let said = run.run(&[&HALVES[..], &["3", "--method", method, "--json"]].concat());
+        assert_eq!(said.code, 0, "{method}: {}", said.stderr);
+        let found: Value = serde_json::from_str(&said.stdout).unwrap();
+        assert_eq!((&found["n-halves"], &found["n-targets"]), (&3.into(), &3.into()), "{method}");
+    }
+    // Both are compared with the same trainings.
+    assert_eq!(trials(&run).len(), 3);
+    fs_err::write(run.run_dir().join("cosines/cosines-rds.arrow"), "short").unwrap();
+    let said = run.run(&[&HALVES[..], &["5", "--method", "rds"]].concat());
+    assert_eq!((said.code, trials(&run).len()), (76, 3), "{}", said.stderr);
+}
+
+#[test]
+fn scores_that_look_at_no_target_example_foretell_nothing() {
+    for method in ["length", "perplexity", "random", "random-balanced"] {
+        // At once: there is no run yet.
+        let run = TestRun::new(6);
+        let said = run.run(&["verify", "--halves", "3", "--method", method]);
+        assert_eq!(said.code, 2, "{method}");
+        assert!(!run.run_dir().exists(), "{method}");
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(said.stderr.replace(method, "METHOD"), @"error: `--halves` compares scores by target example, and method `METHOD` has none: select by `--method` less, rds, bm25 or ngram first");
+        }
+    }
 }
 
 #[test]
