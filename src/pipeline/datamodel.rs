@@ -127,3 +127,132 @@ fn foretold_of(trials: &[Trial], heads: &[TableRow], scores: &ExampleScores) -> 
     }
     sums
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::ops::Range;
+    use std::path::Path;
+
+    use approx::assert_abs_diff_eq;
+    use serde_json::json;
+
+    use super::*;
+    use crate::influence::example_scores::{CosinesHeader, TargetExample, TargetExamples};
+    use crate::influence::example_scores_file::write_cosines;
+    use crate::pool::ExampleId;
+    use crate::seed::Seed;
+    use crate::store::StoreError;
+    use crate::verify::EvalRow;
+
+    /// Rows that fill more than a block.
+    const N_ROWS: usize = BLOCK_ROWS + 100;
+    /// One that has no score.
+    const FLAGGED: usize = 5;
+    /// Target examples by id and subtask, as the scores have them.
+    const TARGETS: [(usize, u32); 3] = [(1, 1), (2, 0), (2, 1)];
+    const SUBTASKS: [&str; 2] = ["target/essay", "target/quiz"];
+
+    fn id(number: usize) -> ExampleId {
+        ExampleId((number as u128).to_be_bytes())
+    }
+
+    fn head(number: usize, subtask: Option<&str>) -> TableRow {
+        TableRow {
+            id: id(number),
+            source: "target".to_owned(),
+            subtask: subtask.map(str::to_owned),
+            n_tokens: 10,
+            n_supervised: 1,
+            truncated: false,
+        }
+    }
+
+    /// What a row does for a target example: a whole number, so that sums are exact.
+    fn influence(row: usize, column: usize) -> f64 {
+        ((row * [7, 13, 29][column]) % 101) as f64 - 50.0
+    }
+
+    /// Two checkpoints whose weighted sum is the influence.
+    fn scores(dir: &Path) -> ExampleScores {
+        let examples =
+            TARGETS.map(|(number, subtask)| TargetExample { id: id(number), subtask }).to_vec();
+        let subtasks = SUBTASKS.map(str::to_owned).to_vec();
+        let targets = TargetExamples { subtasks, examples };
+        let ids: Vec<ExampleId> = (0..N_ROWS).map(id).collect();
+        let paths = [("epoch-1", 3.0), ("epoch-2", -1.0)].map(|(name, times)| {
+            let checkpoint = name.to_owned();
+            let header = CosinesHeader { checkpoint, weight: 0.5, targets: targets.clone() };
+            let fill = |rows: Range<usize>, out: &mut [f32]| -> Result<(), StoreError> {
+                for (row, out) in rows.zip(out.chunks_exact_mut(3)) {
+                    for (column, out) in out.iter_mut().enumerate().filter(|_| row != FLAGGED) {
+                        *out = (times * influence(row, column)) as f32;
+                    }
+                }
+                Ok(())
+            };
+            write_cosines(dir, header, &ids, fill).unwrap()[0].0.clone()
+        });
+        ExampleScores::open(&paths).unwrap()
+    }
+
+    /// By target example, the sum of the influences of the trial's rows.
+    fn sums(trial: &Trial) -> Vec<f64> {
+        let ids = trial.rows.as_ref().unwrap().ids.as_ref().unwrap();
+        let ids: BTreeSet<ExampleId> = ids.iter().copied().collect();
+        let is_in = |row: &usize| *row != FLAGGED && ids.contains(&id(*row));
+        let rows: Vec<usize> = (0..N_ROWS).filter(is_in).collect();
+        let sum = |column| rows.iter().map(|row| influence(*row, column)).sum();
+        (0..TARGETS.len()).map(sum).collect()
+    }
+
+    #[test]
+    fn trainings_that_come_out_as_foretold_have_the_score_one_and_the_reverse_minus_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let scores = scores(dir.path());
+        let heads = (0..N_ROWS).map(|number| head(number, None)).collect();
+        let half = Contender {
+            name: "half".to_owned(),
+            rows: Rows::Drawn(N_ROWS / 2),
+            table: dir.path().to_owned(),
+            heads,
+        };
+        let trial = |number| {
+            let length = TrainingLength::Passes(1.0);
+            half.trial(&half, length, seed(Seed(0), number), &json!(null)).1
+        };
+        let trials: Vec<Trial> = (0..5).map(trial).collect();
+        let foretold: Vec<Vec<f64>> = trials.iter().map(sums).collect();
+        // The target's table has another order than the scores.
+        let in_table = [2, 0, 1];
+        let targets = in_table.map(|column| {
+            let (number, subtask) = TARGETS[column];
+            head(number, SUBTASKS[subtask as usize].strip_prefix("target/"))
+        });
+        for sign in [1.0, -1.0] {
+            let outcome = |foretold: &Vec<f64>| Outcome {
+                contender: "half".to_owned(),
+                n_rows: N_ROWS / 2,
+                n_tokens: 1,
+                seconds: 1.0,
+                eval: in_table
+                    .map(|column| EvalRow {
+                        source: "target".to_owned(),
+                        subtask: None,
+                        loss: (-sign * foretold[column]) as f32,
+                        is_exact: false,
+                        said: None,
+                    })
+                    .to_vec(),
+            };
+            let outcomes: Vec<Outcome> = foretold.iter().map(outcome).collect();
+            let halves = halves(&trials, &outcomes, &half.heads, &targets, &scores);
+            for (half, foretold) in halves.iter().zip(&foretold) {
+                assert_eq!(half.foretold, *foretold);
+            }
+            let found = datamodeling_score(&halves, spearman).unwrap();
+            assert_eq!((found.n_halves, found.n_targets), (5, 3));
+            assert_abs_diff_eq!(found.score.mean, sign, epsilon = 1e-12);
+        }
+    }
+}

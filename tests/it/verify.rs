@@ -1,5 +1,13 @@
 //! Training on a subset and on its rivals.
 
+use approx::assert_relative_eq;
+use less_select::fs::write_json;
+use less_select::pipeline::manifest::Manifest;
+use less_select::pool::table::ExampleTable;
+use less_select::run_dir::RunDir;
+use less_select::stage::Stage;
+use less_select::store::Split;
+use less_select::verify::Outcome;
 use serde_json::Value;
 
 use crate::support::{TestRun, message_row, pool_row};
@@ -95,6 +103,53 @@ fn trials_are_kept_and_a_lost_one_comes_out_the_same() {
     assert_eq!(same[0]["standings"].as_array().unwrap().len(), 4);
     let longest = trials(&run).into_iter().find(|(_, outcome)| outcome["contender"] == "length");
     assert_eq!(longest.unwrap().1["n-rows"], 6);
+}
+
+#[test]
+fn the_time_of_trials_is_told_by_those_that_are_done_and_before_by_the_gradients() {
+    let run = with_eval(TestRun::new(24));
+    assert_eq!(run.run(&["--budget", "6"]).code, 0);
+    let dir = RunDir::new(run.run_dir());
+    let mut gradients = Manifest::read(&dir).unwrap().stages.remove(&Stage::Gradients).unwrap();
+    gradients.seconds = 111.0;
+    Manifest::complete(&dir, Stage::Gradients, gradients).unwrap();
+    let verify = [&VERIFY[..], &["--against", "base"]].concat();
+    assert_eq!(run.run(&verify).code, 0);
+
+    let n_tokens = |table: &std::path::Path| -> f64 {
+        let table = ExampleTable::open(table).unwrap();
+        table.rows().iter().map(|row| f64::from(row.n_tokens)).sum()
+    };
+    // A token that is assessed counts 0.3 of one that is trained on.
+    let assessed = 0.3 * n_tokens(&dir.verify_data("subset").join("target.parquet"));
+    let work = |outcome: &Outcome| outcome.n_tokens as f64 + assessed;
+    let done: Vec<_> = trials(&run)
+        .into_iter()
+        .map(|(path, _)| (Outcome::read(&path).unwrap().unwrap(), path))
+        .collect();
+    assert_eq!(done.len(), 3);
+    // Both checkpoints' gradients took 111 s, and training on a token takes twice as long.
+    let once = n_tokens(&dir.table(Split::Pool)) + n_tokens(&dir.table(Split::Target));
+    let all: f64 = done.iter().map(|(outcome, _)| work(outcome)).sum();
+    assert_relative_eq!(told_seconds(&dir), 2.0 * 111.0 / (2.0 * once) * all, epsilon = 1e-6);
+
+    // Trials that took half a second a token, and one that is to be done again.
+    for (outcome, path) in &done {
+        let seconds = 0.5 * work(outcome);
+        write_json(path, &Outcome { seconds, ..outcome.clone() }).unwrap();
+    }
+    let (lost, path) = done.iter().find(|(outcome, _)| outcome.contender == "subset").unwrap();
+    fs_err::remove_file(path).unwrap();
+    assert_eq!(run.run(&verify).code, 0);
+    assert_relative_eq!(told_seconds(&dir), 0.5 * work(lost), epsilon = 1e-6);
+}
+
+/// What the last verification said that it would take.
+fn told_seconds(dir: &RunDir) -> f64 {
+    let events = fs_err::read_to_string(dir.events()).unwrap();
+    let planned = events.lines().rfind(|line| line.contains("trials-planned")).unwrap();
+    let planned: Value = serde_json::from_str(planned).unwrap();
+    planned["seconds"].as_f64().unwrap()
 }
 
 #[test]
