@@ -1,6 +1,7 @@
 //! Who is tried in a verification, and on which rows.
 
 use std::collections::HashSet;
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
@@ -11,7 +12,7 @@ use crate::method::Method;
 use crate::pool::table::{ExampleTable, TableRow};
 use crate::pool::{ExampleId, IngestSettings, POOL_TABLE, Source, ingest};
 use crate::seed::Seed;
-use crate::selection::ranking;
+use crate::selection::Budget;
 use crate::store::Split;
 use crate::verify::{TrainingRows, Trial};
 use crate::warmup::rows::choose;
@@ -25,9 +26,9 @@ pub enum Rival {
     Full,
     /// As many rows of the pool as the subset has, drawn anew for every seed.
     Random,
-    /// As many rows of the pool as the subset has, the best by a method that asks no
-    /// model.
-    Best(Method),
+    /// As many rows of the pool as the subset has, those that a run by a method that asks
+    /// no model would select.
+    Method(Method),
     /// Rows of a file or folder.
     Rows(Source),
 }
@@ -76,22 +77,18 @@ impl Run<'_> {
                 Rival::Base => Rows::None,
                 Rival::Full | Rival::Rows(_) => Rows::All,
                 Rival::Random => Rows::Drawn(n_rows),
-                Rival::Best(method) => Rows::These(self.best_by(*method, n_rows)?),
+                Rival::Method(method) => Rows::These(self.rows_by(*method, n_rows)?),
             };
             contenders.push(Contender { name: name.clone(), rows, table, heads });
         }
         Ok(contenders)
     }
 
-    /// The best rows of the pool by a method, their ids ascending.
-    fn best_by(&self, method: Method, n_rows: usize) -> Result<Vec<ExampleId>, PipelineError> {
-        let pool = ExampleTable::open(&self.dir.table(Split::Pool))?;
-        let scores =
-            self.scores_without_model(method, &pool)?.ok_or(VerifyError::NeedsRun(method))?;
-        let best = ranking(&scores).into_iter().take(n_rows);
-        let mut ids: Vec<ExampleId> = best.map(|place| scores.rows[place.position].id).collect();
-        ids.sort_unstable();
-        Ok(ids)
+    /// The rows of the pool that a method would select, their ids ascending.
+    fn rows_by(&self, method: Method, n_rows: usize) -> Result<Vec<ExampleId>, PipelineError> {
+        let n_rows = NonZeroU64::new(n_rows as u64).expect("no subset is empty");
+        let ids = self.selected_by(method, Budget::Examples(n_rows))?;
+        ids.ok_or_else(|| VerifyError::NeedsRun(method).into())
     }
 
     /// The table of a contender's rows; the evaluation's stands beside it.

@@ -1,13 +1,18 @@
 //! Training on a subset and on its rivals.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use approx::assert_relative_eq;
-use less_select::fs::write_json;
+use less_select::fs::{UNFINISHED, write_json};
+use less_select::influence::scores::ScoreTable;
 use less_select::pipeline::manifest::Manifest;
+use less_select::pool::ExampleId;
 use less_select::pool::table::ExampleTable;
 use less_select::run_dir::RunDir;
+use less_select::selection::{SelectionFile, top};
 use less_select::stage::Stage;
 use less_select::store::Split;
-use less_select::verify::Outcome;
+use less_select::verify::{Outcome, Plan};
 use serde_json::Value;
 
 use crate::support::{TestRun, message_row, pool_row};
@@ -150,6 +155,53 @@ fn told_seconds(dir: &RunDir) -> f64 {
     let planned = events.lines().rfind(|line| line.contains("trials-planned")).unwrap();
     let planned: Value = serde_json::from_str(planned).unwrap();
     planned["seconds"].as_f64().unwrap()
+}
+
+#[test]
+fn a_rival_by_a_method_has_the_rows_that_the_method_selects() {
+    let run = with_eval(TestRun::new(24));
+    // A row that must not be taken, whatever its score is.
+    let said = "One two three four five six seven eight nine ten eleven twelve thirteen owls.";
+    let row = message_row("", "Count the owls.", said) + "\n";
+    run.write(
+        "pool.jsonl",
+        &(0..24).map(|row| pool_row(row) + "\n").chain([row.clone()]).collect::<String>(),
+    );
+    let target = fs_err::read_to_string(run.path("target.jsonl")).unwrap();
+    run.write("target.jsonl", &format!("{target}\n{row}"));
+    let budget = ["--budget", "6"];
+    let selected = |method: &str| {
+        assert_eq!(run.run(&[&budget[..], &["--method", method]].concat()).code, 0);
+        let file = SelectionFile::read(&run.run_dir().join("selection.json")).unwrap();
+        let scores = ScoreTable::read(&run.run_dir().join("scores.parquet")).unwrap();
+        let best = top(&scores, "6".parse().unwrap());
+        let best: BTreeSet<ExampleId> =
+            best.iter().map(|place| scores.rows[place.position].id).collect();
+        (file.selected.iter().map(|row| row.id).collect::<BTreeSet<_>>(), best)
+    };
+    let methods = ["bm25", "ngram", "random-balanced", "length"];
+    let wanted: BTreeMap<&str, _> = methods.map(|method| (method, selected(method))).into();
+    for method in ["bm25", "ngram"] {
+        let (selected, best) = &wanted[method];
+        assert_ne!(selected, best, "{method} takes rows in turn, not the best");
+    }
+    // By another selector than the rivals'.
+    let against = methods.join(",");
+    let args = [&budget[..], &["--selector", "top", "--against", &against]].concat();
+    let said = run.run(&[&VERIFY[..3], &["--seeds", "1", "--tokens", "600"], &args].concat());
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let plan = fs_err::read(run.run_dir().join("verify/plan.json")).unwrap();
+    let plan: Plan = serde_json::from_slice(&plan).unwrap();
+    for (method, (selected, _)) in wanted {
+        let trial = plan.trials.iter().find(|trial| trial.contender == method).unwrap();
+        let ids = trial.rows.as_ref().unwrap().ids.clone().unwrap();
+        assert_eq!(ids, selected.into_iter().collect::<Vec<_>>(), "{method}");
+    }
+    // What they were taken by is not kept.
+    for entry in fs_err::read_dir(run.run_dir()).unwrap() {
+        let name = entry.unwrap().file_name();
+        assert!(!name.to_string_lossy().starts_with(UNFINISHED), "{}", name.display());
+    }
 }
 
 #[test]
