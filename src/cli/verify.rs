@@ -8,7 +8,8 @@ use serde_json::json;
 use super::exit::CliError;
 use super::{Answer, Context};
 use crate::method::Method;
-use crate::pipeline::verify::{REFERENCE, Rival, TrainingLength, Verification};
+use crate::pipeline::contenders::{Rival, TrainingLength};
+use crate::pipeline::verify::{REFERENCE, Verification};
 use crate::pool::Source;
 use crate::run_dir::RunDir;
 use crate::verify::text;
@@ -32,8 +33,8 @@ pub(super) struct VerifyArgs {
     halves: Option<u32>,
 
     /// Rivals: random (rows of the pool, drawn anew by each seed), full (all of it), base
-    /// (the model as it comes), and methods that ask no model: bm25, ngram, length,
-    /// random-balanced
+    /// (the model as it comes), and what `--method` would select, of the methods that ask
+    /// no model: bm25, ngram, length, random-balanced
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "random,base")]
     against: Vec<Baseline>,
 
@@ -86,16 +87,16 @@ impl Baseline {
             Self::Random => Rival::Random,
             Self::Full => Rival::Full,
             Self::Base => Rival::Base,
-            Self::Bm25 => Rival::Best(Method::Bm25),
-            Self::Ngram => Rival::Best(Method::Ngram),
-            Self::Length => Rival::Best(Method::Length),
-            Self::RandomBalanced => Rival::Best(Method::RandomBalanced),
+            Self::Bm25 => Rival::Method(Method::Bm25),
+            Self::Ngram => Rival::Method(Method::Ngram),
+            Self::Length => Rival::Method(Method::Length),
+            Self::RandomBalanced => Rival::Method(Method::RandomBalanced),
         }
     }
 
     fn name(self) -> &'static str {
         match self.rival() {
-            Rival::Best(method) => method.name(),
+            Rival::Method(method) => method.name(),
             Rival::Full => "full",
             Rival::Base => "base",
             Rival::Random | Rival::Rows(_) => REFERENCE,

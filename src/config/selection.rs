@@ -37,8 +37,7 @@ impl Settings<'_> {
     fn selector(&self) -> Result<Selector, ConfigError> {
         let method = self.method()?;
         if self.raw.selector.as_deref() == Some("auto") {
-            // docs/quality.md says why.
-            return Ok(if method.has_target() { Selector::RoundRobin } else { Selector::Top });
+            return Ok(Selector::by_default(method));
         }
         let selector: Selector =
             self.one_of("selector", self.raw.selector.as_ref(), Selector::CHOICES)?;

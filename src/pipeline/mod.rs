@@ -2,6 +2,7 @@
 //! which may be skipped.
 
 pub mod checksums;
+pub mod contenders;
 mod datamodel;
 mod diagnostics;
 mod error;

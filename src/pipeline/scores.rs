@@ -1,10 +1,10 @@
 //! The score stage of the methods that take no gradients.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::stages::{Output, with_checksums};
 use super::{PipelineError, Run};
-use crate::baseline::compare::{Compare, Comparison, compare};
+use crate::baseline::compare::{Compare, Comparison};
 use crate::baseline::{bm25::Bm25, ngram::Ngram};
 use crate::baseline::{length, perplexity, random, rds, table};
 use crate::first_pass::losses::Losses;
@@ -16,7 +16,8 @@ use crate::pool::ExampleId;
 use crate::pool::table::ExampleTable;
 use crate::store::Split;
 
-/// Scores, and the files of those by target example with their checksums, if any.
+/// Scores, and the files of those by target example with their checksums, if any: the
+/// cosines and their marker.
 type Scored = (ScoreTable, Vec<(PathBuf, String)>);
 
 impl Run<'_> {
@@ -30,17 +31,15 @@ impl Run<'_> {
         let method = self.config.method;
         let (scores, cosines) = match method {
             Method::Rds => self.likeness(&pool)?,
-            Method::Bm25 => {
-                self.compared(&Bm25::new(&pool, &self.target()?, self.observer)?, &pool)?
-            }
-            Method::Ngram => {
-                self.compared(&Ngram::new(&pool, &self.target()?, self.observer)?, &pool)?
-            }
             Method::Perplexity => self.nearness_of_losses(&pool)?,
-            Method::Less | Method::Length | Method::Random | Method::RandomBalanced => {
-                let scores = self.scores_without_model(method, &pool)?;
-                (scores.expect("gradients are not asked for here"), Vec::new())
-            }
+            Method::Less
+            | Method::Bm25
+            | Method::Ngram
+            | Method::Length
+            | Method::Random
+            | Method::RandomBalanced => self
+                .scored_without_model(&pool, &self.dir.cosines())?
+                .expect("gradients are not asked for here"),
         };
         scores.write(&self.dir.scores())?;
         let n_ranked = scores.rows.iter().filter(|row| row.flag.is_none()).count();
@@ -50,22 +49,27 @@ impl Run<'_> {
         Ok(Output { files, summary })
     }
 
-    /// The scores by a method that asks no model; `None` for one that does.
-    pub(super) fn scores_without_model(
+    /// The scores by a method that asks no model, those by target example in the folder
+    /// `cosines`; `None` for one that does.
+    pub(super) fn scored_without_model(
         &self,
-        method: Method,
         pool: &ExampleTable,
-    ) -> Result<Option<ScoreTable>, PipelineError> {
-        let (rows, seed, observer) = (pool.rows(), self.config.seed, self.observer);
+        cosines: &Path,
+    ) -> Result<Option<Scored>, PipelineError> {
+        let (method, observer) = (self.config.method, self.observer);
+        let (rows, seed) = (pool.rows(), self.config.seed);
+        let by_row = |scores: Vec<f32>| (table(method, rows, &scores), Vec::new());
         Ok(Some(match method {
             Method::Less | Method::Rds | Method::Perplexity => return Ok(None),
-            Method::Bm25 => compare(&Bm25::new(pool, &self.target()?, observer)?, pool, observer)?,
-            Method::Ngram => {
-                compare(&Ngram::new(pool, &self.target()?, observer)?, pool, observer)?
+            Method::Bm25 => {
+                self.compared(&Bm25::new(pool, &self.target()?, observer)?, pool, cosines)?
             }
-            Method::Length => table(method, rows, &length::length(rows)),
-            Method::Random => table(method, rows, &random::random(rows, seed)),
-            Method::RandomBalanced => table(method, rows, &random::random_balanced(rows, seed)),
+            Method::Ngram => {
+                self.compared(&Ngram::new(pool, &self.target()?, observer)?, pool, cosines)?
+            }
+            Method::Length => by_row(length::length(rows)),
+            Method::Random => by_row(random::random(rows, seed)),
+            Method::RandomBalanced => by_row(random::random_balanced(rows, seed)),
         }))
     }
 
@@ -73,7 +77,12 @@ impl Run<'_> {
         Ok(ExampleTable::open(&self.dir.table(Split::Target))?)
     }
 
-    fn compared(&self, with: &impl Compare, pool: &ExampleTable) -> Result<Scored, PipelineError> {
+    fn compared(
+        &self,
+        with: &impl Compare,
+        pool: &ExampleTable,
+        dir: &Path,
+    ) -> Result<Scored, PipelineError> {
         let header = CosinesHeader {
             checkpoint: self.config.method.name().to_owned(),
             weight: 1.0,
@@ -81,7 +90,7 @@ impl Run<'_> {
         };
         let ids: Vec<ExampleId> = pool.rows().iter().map(|row| row.id).collect();
         let mut comparison = Comparison::new(with, pool, self.observer);
-        let cosines = write_cosines(&self.dir.cosines(), header, &ids, |rows, out| {
+        let cosines = write_cosines(dir, header, &ids, |rows, out| {
             comparison.fill(rows, out).map_err(PipelineError::from)
         })?;
         Ok((comparison.into_table(), cosines.into()))

@@ -11,6 +11,7 @@ use super::manifest::Manifest;
 use super::stages::{Output, provenance, with_checksums};
 use super::{PipelineError, Run};
 use crate::config::Config;
+use crate::fs::UNFINISHED;
 use crate::influence::InfluenceError;
 use crate::influence::example_scores::ExampleScores;
 use crate::influence::example_scores_file::is_cosines;
@@ -25,8 +26,8 @@ use crate::selection::export::{
 };
 use crate::selection::selector::{RowCosines, TargetCosines};
 use crate::selection::{
-    Budget, Contaminated, EvaluationTexts, Gate, Open, Schema, SelectFrom, SelectionFile,
-    StoredRows, Taken, TextGate, ranking, select, select_for_target,
+    Budget, Contaminated, EvaluationTexts, Gate, Open, Schema, SelectFrom, Selected, SelectionFile,
+    Selector, StoredRows, Taken, TextGate, ranking, select, select_for_target,
 };
 use crate::stage::Stage;
 use crate::store::Split;
@@ -148,12 +149,22 @@ type Publish =
 impl Inputs {
     fn open(run: &Run<'_>) -> Result<Self, PipelineError> {
         let selector = run.config.selection.selector;
-        let mut scores = ScoreTable::read(&run.dir.scores())?;
+        let scores = ScoreTable::read(&run.dir.scores())?;
+        let examples = selector.needs_examples().then(|| run.example_scores()).transpose()?;
+        let rows = selector.needs_rows().then(|| stored_rows(run, &scores)).transpose()?;
+        Self::of(run, scores, examples, rows)
+    }
+
+    /// What there is to select from by these scores.
+    fn of(
+        run: &Run<'_>,
+        mut scores: ScoreTable,
+        examples: Option<ExampleScores>,
+        rows: Option<StoredRows>,
+    ) -> Result<Self, PipelineError> {
         let pool = ExampleTable::open(&run.dir.table(Split::Pool))?;
         let target = ExampleTable::open(&run.dir.table(Split::Target))?;
         let target_sources = target_sources(&scores, &target);
-        let examples = selector.needs_examples().then(|| run.example_scores()).transpose()?;
-        let rows = selector.needs_rows().then(|| stored_rows(run, &scores)).transpose()?;
         let mut contaminated = BTreeMap::new();
         for Contaminated { row, origin } in contaminated_rows(run, &pool, &target)? {
             let row = &mut scores.rows[row];
@@ -245,6 +256,39 @@ impl Selecting<'_> {
 }
 
 impl Run<'_> {
+    /// The rows of the pool that a run by `method` would select within `budget`, taken by
+    /// the method's default selector, all other settings being this run's; their ids
+    /// ascending. A method without a target has no budgets of targets. `None` for one that
+    /// asks a model.
+    pub(super) fn selected_by(
+        &self,
+        method: Method,
+        budget: Budget,
+    ) -> Result<Option<Vec<ExampleId>>, PipelineError> {
+        let mut config = self.config.clone();
+        config.method = method;
+        config.selection.selector = Selector::by_default(method);
+        if !method.has_target() {
+            config.selection.target_budgets.clear();
+        }
+        let run = &Run { config: &config, ..*self };
+        let pool = ExampleTable::open(&self.dir.table(Split::Pool))?;
+        let cosines = tempfile::Builder::new().prefix(UNFINISHED).tempdir_in(self.dir.root())?;
+        let Some((scores, files)) = run.scored_without_model(&pool, cosines.path())? else {
+            return Ok(None);
+        };
+        let paths: Vec<PathBuf> =
+            files.into_iter().map(|(path, _)| path).filter(|path| is_cosines(path)).collect();
+        let has_examples = config.selection.selector.needs_examples();
+        let examples = has_examples.then(|| ExampleScores::open(&paths)).transpose()?;
+        let inputs = &Inputs::of(run, scores, examples, None)?;
+        let found = Selecting { run, inputs }.within(budget, None)?;
+        let id = |row: &Selected| inputs.scores.rows[row.position].id;
+        let mut ids: Vec<ExampleId> = found.taken.rows.iter().map(id).collect();
+        ids.sort_unstable();
+        Ok(Some(ids))
+    }
+
     /// The cosines that the score stage recorded.
     pub(super) fn example_scores(&self) -> Result<ExampleScores, PipelineError> {
         let paths = self.cosines_files()?;

@@ -5,8 +5,8 @@
 //! its gradients: those are computed by hand, while a training goes through autograd and
 //! has dropout.
 
+use super::contenders::n_tokens;
 use super::manifest::Manifest;
-use super::verify::n_tokens;
 use super::{PipelineError, Run};
 use crate::pool::table::ExampleTable;
 use crate::stage::Stage;

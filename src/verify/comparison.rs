@@ -52,6 +52,10 @@ pub struct Standing {
     pub f1: Option<Estimate>,
     /// Its loss less the reference's; `None` for the reference, or without one.
     pub loss_difference: Option<Estimate>,
+    /// Its share of exact answers less the reference's.
+    pub exact_difference: Option<Estimate>,
+    /// Its F1 less the reference's.
+    pub f1_difference: Option<Estimate>,
 }
 
 /// All contenders on one evaluation.
@@ -139,6 +143,10 @@ impl<'a> Table<'a> {
                     exact: exact.estimate(idx),
                     f1: f1.as_ref().map(|f1| f1.estimate(idx)),
                     loss_difference: other.map(|other| loss.difference(idx, other)),
+                    exact_difference: other.map(|other| exact.difference(idx, other)),
+                    f1_difference: other
+                        .zip(f1.as_ref())
+                        .map(|(other, f1)| f1.difference(idx, other)),
                 }
             })
             .collect();
@@ -294,10 +302,38 @@ mod tests {
     }
 
     #[test]
+    fn exact_answers_and_f1_have_differences_example_by_example() {
+        // Of a, the first and the third are exact, of the other the third alone.
+        let outcomes = [
+            outcome("a", &[0.5, 2.0, 0.5, 2.0]),
+            outcome("a", &[0.5, 2.0, 0.5, 2.0]),
+            outcome("random", &[2.0, 2.0, 0.5, 2.0]),
+        ];
+        // Means of a: 0.5, 0.5, 1 and 0; its trials' means are both 0.5.
+        let f1 = [vec![0.4, 0.6, 1.0, 0.0], vec![0.6, 0.4, 1.0, 0.0], vec![0.5, 0.3, 0.6, 0.2]];
+        let found = &compare(&outcomes, Some(&f1), "random")[0];
+        let [a, random] = ["a", "random"].map(|name| {
+            found.standings.iter().find(|standing| standing.contender == name).unwrap()
+        });
+        // Both seeds say the same, so that the examples alone are uncertain: t(3) = 3.1824.
+        let of_examples = |deviation: f64| 3.182_446 * deviation / 2.0;
+        // Differences 1, 0, 0 and 0: deviation 1/2.
+        let exact = a.exact_difference.unwrap();
+        assert_abs_diff_eq!(exact.mean, 0.25, epsilon = 1e-12);
+        assert_abs_diff_eq!(exact.half_width, of_examples(0.5), epsilon = 1e-5);
+        // Differences 0, 0.2, 0.4 and -0.2: squares about the mean of 0.1 sum to 0.2.
+        let f1 = a.f1_difference.unwrap();
+        assert_abs_diff_eq!(f1.mean, 0.1, epsilon = 1e-12);
+        assert_abs_diff_eq!(f1.half_width, of_examples((0.2_f64 / 3.0).sqrt()), epsilon = 1e-5);
+        assert_eq!((random.exact_difference, random.f1_difference), (None, None));
+    }
+
+    #[test]
     fn the_share_of_exact_answers_is_a_mean_like_any_other() {
         let found = &compare(&[outcome("a", &[0.5, 2.0, 0.1, 3.0])], None, "random")[0];
         assert_abs_diff_eq!(found.standings[0].exact.mean, 0.5);
-        assert_eq!(found.reference, None);
+        let differences = (found.standings[0].exact_difference, found.standings[0].f1_difference);
+        assert_eq!((&found.reference, differences), (&None, (None, None)));
     }
 
     #[test]

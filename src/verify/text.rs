@@ -7,7 +7,11 @@ use super::comparison::{Comparison, Estimate};
 /// The tables of all evaluations.
 pub fn text(comparisons: &[Comparison]) -> String {
     let tables: String = comparisons.iter().map(|comparison| table(comparison) + "\n").collect();
-    tables + "± is half of a 95 % interval; * marks a difference that is not noise\n"
+    let reference = comparisons.iter().find_map(|comparison| comparison.reference.as_ref());
+    let mark = reference.map_or_else(String::new, |name| {
+        format!("; * marks a difference from {name} that is not noise")
+    });
+    format!("{tables}± is half of a 95 % interval{mark}\n")
 }
 
 fn table(comparison: &Comparison) -> String {
@@ -19,7 +23,7 @@ fn table(comparison: &Comparison) -> String {
     let mut line = |cells: [&str; 7]| {
         let [name, trials, tokens, loss, difference, exact, f1] = cells;
         let line = format!(
-            "  {name:<wide$}  {trials:>6}  {tokens:>9}  {loss:>15}  {difference:>16}  {exact:>14}  {f1:>14}"
+            "  {name:<wide$}  {trials:>6}  {tokens:>9}  {loss:>13}  {difference:>16}  {exact:>16}  {f1:>16}"
         );
         writeln!(text, "{}", line.trim_end()).expect("a string takes all");
     };
@@ -34,8 +38,11 @@ fn table(comparison: &Comparison) -> String {
             &format!("{:.0}", standing.n_tokens),
             &number(&standing.loss, 3),
             &difference,
-            &percent(&standing.exact),
-            &standing.f1.as_ref().map_or_else(String::new, percent),
+            &percent(&standing.exact, standing.exact_difference.as_ref()),
+            &standing
+                .f1
+                .as_ref()
+                .map_or_else(String::new, |f1| percent(f1, standing.f1_difference.as_ref())),
         ]);
     }
     text
@@ -46,13 +53,21 @@ fn number(estimate: &Estimate, places: usize) -> String {
 }
 
 fn signed(estimate: &Estimate) -> String {
-    // What zero is not in is marked.
-    let mark = if estimate.mean.abs() > estimate.half_width { " *" } else { "  " };
-    format!("{:+.3} ± {:.3}{mark}", estimate.mean, estimate.half_width)
+    format!("{:+.3} ± {:.3}{}", estimate.mean, estimate.half_width, mark(Some(estimate)))
 }
 
-fn percent(estimate: &Estimate) -> String {
-    format!("{:.1} ± {:.1} %", 100.0 * estimate.mean, 100.0 * estimate.half_width)
+/// A share, marked by its difference to the reference's.
+fn percent(estimate: &Estimate, difference: Option<&Estimate>) -> String {
+    let [mean, half_width] = [estimate.mean, estimate.half_width].map(|share| 100.0 * share);
+    format!("{mean:.1} ± {half_width:.1} %{}", mark(difference))
+}
+
+/// What zero is not in is marked.
+fn mark(difference: Option<&Estimate>) -> &'static str {
+    match difference {
+        Some(Estimate { mean, half_width }) if mean.abs() > *half_width => " *",
+        _ => "  ",
+    }
 }
 
 #[cfg(test)]
@@ -63,34 +78,48 @@ mod tests {
     #[test]
     fn a_table_has_the_best_first_and_marks_what_differs() {
         let estimate = |mean, half_width| Estimate { mean, half_width };
-        let standing = |contender: &str, loss, difference| Standing {
-            contender: contender.to_owned(),
-            n_trials: 3,
-            n_rows: 40.0,
-            n_tokens: 12345.0,
-            loss: estimate(loss, 0.021),
-            exact: estimate(0.125, 0.03),
-            f1: None,
-            loss_difference: difference,
-        };
-        let comparison = Comparison {
+        let standing =
+            |contender: &str, loss, [difference, exact, f1]: [Option<Estimate>; 3]| Standing {
+                contender: contender.to_owned(),
+                n_trials: 3,
+                n_rows: 40.0,
+                n_tokens: 12345.0,
+                loss: estimate(loss, 0.021),
+                exact: estimate(0.125, 0.03),
+                f1: Some(estimate(0.425, 0.041)),
+                loss_difference: difference,
+                exact_difference: exact,
+                f1_difference: f1,
+            };
+        let comparison = |standings| Comparison {
             eval: "gsm8k".to_owned(),
             n_examples: 200,
             reference: Some("random".to_owned()),
-            standings: vec![
-                standing("less", 1.262, Some(estimate(-0.061, 0.018))),
-                standing("length", 1.31, Some(estimate(-0.013, 0.018))),
-                standing("random", 1.323, None),
-            ],
+            standings,
         };
-        insta::assert_snapshot!(text(&[comparison]), @r"
+        let [clear, noise] = [0.061, 0.013].map(|mean| Some(estimate(-mean, 0.018)));
+        let standings = vec![
+            standing("less", 1.262, [clear, noise, clear]),
+            standing("length", 1.31, [noise, clear, noise]),
+            standing("random", 1.323, [None; 3]),
+        ];
+        insta::assert_snapshot!(text(&[comparison(standings)]), @r"
         gsm8k, 200 examples
-          contender  trials     tokens     loss a token    against random           exact
-          less            3      12345    1.262 ± 0.021  -0.061 ± 0.018 *    12.5 ± 3.0 %
-          length          3      12345    1.310 ± 0.021  -0.013 ± 0.018      12.5 ± 3.0 %
-          random          3      12345    1.323 ± 0.021                      12.5 ± 3.0 %
+          contender  trials     tokens   loss a token    against random             exact                F1
+          less            3      12345  1.262 ± 0.021  -0.061 ± 0.018 *    12.5 ± 3.0 %      42.5 ± 4.1 % *
+          length          3      12345  1.310 ± 0.021  -0.013 ± 0.018      12.5 ± 3.0 % *    42.5 ± 4.1 %
+          random          3      12345  1.323 ± 0.021                      12.5 ± 3.0 %      42.5 ± 4.1 %
 
-        ± is half of a 95 % interval; * marks a difference that is not noise
+        ± is half of a 95 % interval; * marks a difference from random that is not noise
+        ");
+        let standing =
+            Standing { f1: None, f1_difference: None, ..standing("less", 1.262, [clear; 3]) };
+        insta::assert_snapshot!(text(&[comparison(vec![standing])]), @r"
+        gsm8k, 200 examples
+          contender  trials     tokens   loss a token    against random             exact
+          less            3      12345  1.262 ± 0.021  -0.061 ± 0.018 *    12.5 ± 3.0 % *
+
+        ± is half of a 95 % interval; * marks a difference from random that is not noise
         ");
     }
 }

@@ -1,5 +1,18 @@
 //! Training on a subset and on its rivals.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use approx::assert_relative_eq;
+use less_select::fs::{UNFINISHED, write_json};
+use less_select::influence::scores::ScoreTable;
+use less_select::pipeline::manifest::Manifest;
+use less_select::pool::ExampleId;
+use less_select::pool::table::ExampleTable;
+use less_select::run_dir::RunDir;
+use less_select::selection::{SelectionFile, top};
+use less_select::stage::Stage;
+use less_select::store::Split;
+use less_select::verify::{Outcome, Plan};
 use serde_json::Value;
 
 use crate::support::{TestRun, message_row, pool_row};
@@ -16,6 +29,9 @@ fn with_eval(run: TestRun) -> TestRun {
 
 const VERIFY: [&str; 7] =
     ["verify", "--eval", "sums=eval.jsonl", "--seeds", "2", "--training-rate", "0.05"];
+
+/// The number of halves is to follow.
+const HALVES: [&str; 6] = ["verify", "--training-rate", "0.02", "--passes", "2", "--halves"];
 
 fn trials(run: &TestRun) -> Vec<(std::path::PathBuf, Value)> {
     let dir = run.run_dir().join("verify/trials");
@@ -95,6 +111,100 @@ fn trials_are_kept_and_a_lost_one_comes_out_the_same() {
 }
 
 #[test]
+fn the_time_of_trials_is_told_by_those_that_are_done_and_before_by_the_gradients() {
+    let run = with_eval(TestRun::new(24));
+    assert_eq!(run.run(&["--budget", "6"]).code, 0);
+    let dir = RunDir::new(run.run_dir());
+    let mut gradients = Manifest::read(&dir).unwrap().stages.remove(&Stage::Gradients).unwrap();
+    gradients.seconds = 111.0;
+    Manifest::complete(&dir, Stage::Gradients, gradients).unwrap();
+    let verify = [&VERIFY[..], &["--against", "base"]].concat();
+    assert_eq!(run.run(&verify).code, 0);
+
+    let n_tokens = |table: &std::path::Path| -> f64 {
+        let table = ExampleTable::open(table).unwrap();
+        table.rows().iter().map(|row| f64::from(row.n_tokens)).sum()
+    };
+    // A token that is assessed counts 0.3 of one that is trained on.
+    let assessed = 0.3 * n_tokens(&dir.verify_data("subset").join("target.parquet"));
+    let work = |outcome: &Outcome| outcome.n_tokens as f64 + assessed;
+    let done: Vec<_> = trials(&run)
+        .into_iter()
+        .map(|(path, _)| (Outcome::read(&path).unwrap().unwrap(), path))
+        .collect();
+    assert_eq!(done.len(), 3);
+    // Both checkpoints' gradients took 111 s, and training on a token takes twice as long.
+    let once = n_tokens(&dir.table(Split::Pool)) + n_tokens(&dir.table(Split::Target));
+    let all: f64 = done.iter().map(|(outcome, _)| work(outcome)).sum();
+    assert_relative_eq!(told_seconds(&dir), 2.0 * 111.0 / (2.0 * once) * all, epsilon = 1e-6);
+
+    // Trials that took half a second a token, and one that is to be done again.
+    for (outcome, path) in &done {
+        let seconds = 0.5 * work(outcome);
+        write_json(path, &Outcome { seconds, ..outcome.clone() }).unwrap();
+    }
+    let (lost, path) = done.iter().find(|(outcome, _)| outcome.contender == "subset").unwrap();
+    fs_err::remove_file(path).unwrap();
+    assert_eq!(run.run(&verify).code, 0);
+    assert_relative_eq!(told_seconds(&dir), 0.5 * work(lost), epsilon = 1e-6);
+}
+
+/// What the last verification said that it would take.
+fn told_seconds(dir: &RunDir) -> f64 {
+    let events = fs_err::read_to_string(dir.events()).unwrap();
+    let planned = events.lines().rfind(|line| line.contains("trials-planned")).unwrap();
+    let planned: Value = serde_json::from_str(planned).unwrap();
+    planned["seconds"].as_f64().unwrap()
+}
+
+#[test]
+fn a_rival_by_a_method_has_the_rows_that_the_method_selects() {
+    let run = with_eval(TestRun::new(24));
+    // A row that must not be taken, whatever its score is.
+    let said = "One two three four five six seven eight nine ten eleven twelve thirteen owls.";
+    let row = message_row("", "Count the owls.", said) + "\n";
+    run.write(
+        "pool.jsonl",
+        &(0..24).map(|row| pool_row(row) + "\n").chain([row.clone()]).collect::<String>(),
+    );
+    let target = fs_err::read_to_string(run.path("target.jsonl")).unwrap();
+    run.write("target.jsonl", &format!("{target}\n{row}"));
+    let budget = ["--budget", "6"];
+    let selected = |method: &str| {
+        assert_eq!(run.run(&[&budget[..], &["--method", method]].concat()).code, 0);
+        let file = SelectionFile::read(&run.run_dir().join("selection.json")).unwrap();
+        let scores = ScoreTable::read(&run.run_dir().join("scores.parquet")).unwrap();
+        let best = top(&scores, "6".parse().unwrap());
+        let best: BTreeSet<ExampleId> =
+            best.iter().map(|place| scores.rows[place.position].id).collect();
+        (file.selected.iter().map(|row| row.id).collect::<BTreeSet<_>>(), best)
+    };
+    let methods = ["bm25", "ngram", "random-balanced", "length"];
+    let wanted: BTreeMap<&str, _> = methods.map(|method| (method, selected(method))).into();
+    for method in ["bm25", "ngram"] {
+        let (selected, best) = &wanted[method];
+        assert_ne!(selected, best, "{method} takes rows in turn, not the best");
+    }
+    // By another selector than the rivals'.
+    let against = methods.join(",");
+    let args = [&budget[..], &["--selector", "top", "--against", &against]].concat();
+    let said = run.run(&[&VERIFY[..3], &["--seeds", "1", "--tokens", "600"], &args].concat());
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let plan = fs_err::read(run.run_dir().join("verify/plan.json")).unwrap();
+    let plan: Plan = serde_json::from_slice(&plan).unwrap();
+    for (method, (selected, _)) in wanted {
+        let trial = plan.trials.iter().find(|trial| trial.contender == method).unwrap();
+        let ids = trial.rows.as_ref().unwrap().ids.clone().unwrap();
+        assert_eq!(ids, selected.into_iter().collect::<Vec<_>>(), "{method}");
+    }
+    // What they were taken by is not kept.
+    for entry in fs_err::read_dir(run.run_dir()).unwrap() {
+        let name = entry.unwrap().file_name();
+        assert!(!name.to_string_lossy().starts_with(UNFINISHED), "{}", name.display());
+    }
+}
+
+#[test]
 fn models_that_answer_are_judged_by_their_words() {
     let run = with_eval(TestRun::new(24));
     assert_eq!(run.run(&["--budget", "6"]).code, 0);
@@ -117,7 +227,7 @@ fn models_that_answer_are_judged_by_their_words() {
 fn scores_are_compared_with_what_random_halves_do() {
     let run = TestRun::new(24);
     assert_eq!(run.run(&["--budget", "6"]).code, 0);
-    let args = ["verify", "--halves", "6", "--training-rate", "0.02", "--passes", "2", "--json"];
+    let args = [&HALVES[..], &["6", "--json"]].concat();
     let said = run.run(&args);
     assert_eq!(said.code, 0, "{}", said.stderr);
     let found: Value = serde_json::from_str(&said.stdout).unwrap();
@@ -129,6 +239,37 @@ fn scores_are_compared_with_what_random_halves_do() {
     let again = run.run(&args);
     assert_eq!(again.stdout, said.stdout);
     assert!(again.stderr.contains("6 trials, 6 of them done"), "{}", again.stderr);
+}
+
+#[test]
+fn scores_without_gradients_foretell_too_and_are_opened_before_any_training() {
+    let run = TestRun::new(24);
+    for method in ["bm25", "rds"] {
+        assert_eq!(run.run(&["--method", method]).code, 0);
+        let said = run.run(&[&HALVES[..], &["3", "--method", method, "--json"]].concat());
+        assert_eq!(said.code, 0, "{method}: {}", said.stderr);
+        let found: Value = serde_json::from_str(&said.stdout).unwrap();
+        assert_eq!((&found["n-halves"], &found["n-targets"]), (&3.into(), &3.into()), "{method}");
+    }
+    // Both are compared with the same trainings.
+    assert_eq!(trials(&run).len(), 3);
+    fs_err::write(run.run_dir().join("cosines/cosines-rds.arrow"), "short").unwrap();
+    let said = run.run(&[&HALVES[..], &["5", "--method", "rds"]].concat());
+    assert_eq!((said.code, trials(&run).len()), (76, 3), "{}", said.stderr);
+}
+
+#[test]
+fn scores_that_look_at_no_target_example_foretell_nothing() {
+    for method in ["length", "perplexity", "random", "random-balanced"] {
+        // At once: there is no run yet.
+        let run = TestRun::new(6);
+        let said = run.run(&["verify", "--halves", "3", "--method", method]);
+        assert_eq!(said.code, 2, "{method}");
+        assert!(!run.run_dir().exists(), "{method}");
+        insta::allow_duplicates! {
+            insta::assert_snapshot!(said.stderr.replace(method, "METHOD"), @"error: `--halves` compares scores by target example, and method `METHOD` has none: select by `--method` less, rds, bm25 or ngram first");
+        }
+    }
 }
 
 #[test]

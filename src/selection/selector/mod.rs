@@ -17,6 +17,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::influence::example_scores::{ExampleScores, TargetExamples};
+use crate::method::Method;
 use crate::selection::view::Ranked;
 
 pub use kde::densities;
@@ -49,6 +50,12 @@ impl Selector {
 
     /// The settings' words for them.
     pub const CHOICES: &str = "auto, top, round-robin, knn, knn-kde or mmr";
+
+    /// The one that `auto` is for a method.
+    pub fn by_default(method: Method) -> Self {
+        // docs/quality.md says why.
+        if method.has_target() { Self::RoundRobin } else { Self::Top }
+    }
 
     /// The name in settings and files.
     pub fn name(self) -> &'static str {
