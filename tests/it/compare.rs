@@ -1,6 +1,7 @@
 //! `less-select compare`: what selections have in common.
 
 use std::ops::Range;
+use std::path::Path;
 
 use less_select::influence::example_scores::{TargetExample, TargetExamples};
 use less_select::influence::scores::{ScoreRow, ScoreTable};
@@ -343,4 +344,38 @@ fn what_cannot_be_compared_is_named_with_the_way_out() {
     assert_eq!(run.say(&["compare", "run"]).code, 2);
     // The run knows what it selected, whatever the schema.
     assert!(compare(&run, &["run", "run"]).stdout.contains("6 of 6 (1.00)"));
+}
+
+/// Leaves pages to look at, which `scripts/browser` opens.
+#[test]
+fn pages_to_look_at_are_written() {
+    let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join("compare");
+    let write = |run: &TestRun, name: &str, sides: &[&str]| {
+        let page = dir.join(name).join("compare.html");
+        compare(run, &[sides, &["--out", page.to_str().unwrap()]].concat());
+        fs_err::read_to_string(page).unwrap()
+    };
+    let run = TestRun::new(24);
+    select_planted(&run, "top", Selector::Top, "5%", &[]);
+    select_planted(&run, "round-robin", Selector::RoundRobin, "5%", &[]);
+    let page = write(&run, "selectors", &["top", "round-robin"]);
+    assert_eq!(page.matches("class=\"subset-fill\"").count(), 3);
+    assert_eq!(page.matches("class=\"past\"").count(), 1);
+    assert!(page.contains("* past what a side has selected, its rows are by score."), "{page}");
+
+    // Sides with long names, of which one has rows of its own, and thirty sources.
+    run_by(&run, "length");
+    let mut sides = vec!["length".to_owned()];
+    for turn in 0..4_u8 {
+        let mut table = scores(0..100, |id| f32::from(u16::from(id) * u16::from(turn + 1) % 97));
+        for (row, n) in table.rows.iter_mut().zip(0..) {
+            let source = n % (27 + u16::from(turn));
+            row.source = format!("instruction-mixture/a_rather_long_name_of_a_source_{source}");
+        }
+        sides.push(format!("a-rather-long-name-of-a-table-of-scores-{turn}.parquet"));
+        table.write(&run.path(&sides[sides.len() - 1])).unwrap();
+    }
+    let page = write(&run, "crowded", &sides.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(page.matches("<polyline").count(), 6);
+    assert!(!page.contains("class=\"past\""), "{page}");
 }
