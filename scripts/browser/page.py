@@ -1,11 +1,11 @@
-"""Opens pages of the report in a real browser and says what is wrong with them.
+"""Opens pages of reports and comparisons in a real browser and says what is wrong with them.
 
     page.py BROWSER OUT PAGE...
 
 Each page is opened at the widths of a phone and of a desk, light and dark: nothing may be
 asked of a network or fail on the console, nothing may be wider than the window, no two
-labels of a chart may touch. Then it is used by keyboard, printed, and opened with its
-script off. Pictures of all of it are left in OUT. The browser is spoken to through a pipe
+labels of a chart may touch. Then it is printed. The page of a report is also used by
+keyboard and opened with its script off; that of a comparison has none. Pictures of all of it are left in OUT. The browser is spoken to through a pipe
 (Chrome DevTools Protocol), so that Python needs no package.
 """
 
@@ -220,21 +220,33 @@ def without_script(browser, url):
         yield "shows no examples without its script"
 
 
+def complaints(browser, page, url, out):
+    yield from looks(browser, url, out)
+    if page.name == "report.html":
+        yield from keyboard(browser, url, out)
+        yield from without_script(browser, url)
+    elif browser.ask("document.scripts.length"):
+        yield "has a script"
+    yield from paper(browser, url, out)
+
+
 def main():
     binary, out, *pages = sys.argv[1:]
     failed = False
     browser = Browser(binary)
     for page in map(pathlib.Path, pages):
-        url, own = page.resolve().as_uri(), pathlib.Path(out) / page.parent.name
+        page = page.resolve()
+        # `report/plain`: where the test left it.
+        url, name = page.as_uri(), "/".join(page.parts[-3:-1])
+        own = pathlib.Path(out) / name
         own.mkdir(parents=True, exist_ok=True)
-        found = [*looks(browser, url, own), *keyboard(browser, url, own), *paper(browser, url, own),
-                 *without_script(browser, url)]
+        found = list(complaints(browser, page, url, own))
         browser.size(1280)
         # From the start of navigation to the end of the load event. Told, not judged: the
         # machine may be busy with something else.
         loads = sorted(browser.open(url) for _ in range(5))
         size = page.stat().st_size / 1e6
-        print(f"{page.parent.name}: {size:.1f} MB, open after {loads[2]:.0f} ms "
+        print(f"{name}: {size:.1f} MB, open after {loads[2]:.0f} ms "
               f"({loads[0]:.0f} to {loads[4]:.0f}), {len(found)} complaints")
         for complaint in found:
             print(f"  {complaint}")

@@ -3,6 +3,10 @@
 //! A [`Side`] is a run, a subset folder or a table of scores. Rows are known by their
 //! ids, which are hashes of what the model reads; so sides can be compared whatever
 //! scored them, but not across chat templates or tokenizers.
+//!
+//! At a budget a side has the beginning of what it selected, in the order of its
+//! selector, and past that ([`Overlap::n_past_selection`]) the highest scores among the
+//! rest; a side without a selection has the highest scores.
 
 mod page;
 mod pair;
@@ -34,7 +38,7 @@ pub struct SideFacts {
     pub name: String,
     /// What scored it, if it says so.
     pub method: Option<String>,
-    /// Rows that are ranked.
+    /// Rows with a score that ranks them, those that were left out included.
     pub n_ranked: usize,
     /// Rows of its own selection; none of a table of scores.
     pub n_selected: Option<usize>,

@@ -5,7 +5,9 @@ use std::fmt::Write;
 use minijinja::value::{Serde, Value};
 use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior, context};
 
-use super::text::{composition, costs, overlaps, overview, sources};
+use super::text::{
+    PAST, PAST_SELECTION, composition, costs, has_past_selection, overlaps, overview, sources,
+};
 use super::{Comparison, Pair, SideFacts};
 
 /// The page; `.html` in its name turns on escaping.
@@ -43,6 +45,7 @@ pub fn page(comparison: &Comparison) -> Result<String, Error> {
         names => sides.iter().map(|side| side.name.clone()).collect::<Vec<_>>(),
         overview => overview(sides),
         overlaps => overlaps(pairs),
+        past => has_past_selection(pairs).then(|| format!("{PAST} {PAST_SELECTION}")),
         plots => plots.collect::<Vec<_>>(),
         incomparable => Value::from(Serde(pairs.iter().filter(|pair| pair.n_common == 0).collect::<Vec<_>>())),
         composition => composition(sides),
@@ -52,8 +55,9 @@ pub fn page(comparison: &Comparison) -> Result<String, Error> {
     })
 }
 
-/// What both have of the best rows of either, against the share of the rows that is
-/// called the best. The broken line is what chance would give.
+/// What both have of the rows that either takes first, against the share of the rows that
+/// these are. The broken line is what chance would give; points past a selection are
+/// hollow.
 fn plot(pair: &Pair) -> String {
     let largest = pair.overlaps.iter().filter_map(|overlap| overlap.budget).fold(0.0, f64::max);
     let x = |budget: f64| WIDTH * budget / largest;
@@ -64,9 +68,14 @@ fn plot(pair: &Pair) -> String {
         let shared = overlap.n_shared as f64 / overlap.n_rows[0].max(1) as f64;
         let (x, y) = (x(overlap.budget.unwrap_or(0.0)), y(shared));
         let _ = write!(points, "{x:.1},{y:.1} ");
+        let (class, told) = if overlap.is_past_selection() {
+            ("past", format!("; {PAST_SELECTION}"))
+        } else {
+            ("subset-fill", String::new())
+        };
         let _ = write!(
             dots,
-            "<circle class=\"subset-fill\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"><title>{:.0} % of the rows: {:.0} % shared</title></circle>",
+            "<circle class=\"{class}\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"3\"><title>{:.0} % of the rows: {:.0} % shared{told}</title></circle>",
             100.0 * overlap.budget.unwrap_or(0.0),
             100.0 * shared,
         );

@@ -8,7 +8,7 @@ use super::side::{Side, share_of};
 use crate::pool::ExampleId;
 use crate::report::spearman;
 
-/// Budgets at which two rankings are compared.
+/// Budgets at which two sides are compared.
 const SHARES: [f64; 4] = [0.01, 0.02, 0.05, 0.1];
 
 /// Why two sides cannot be compared.
@@ -20,12 +20,13 @@ pub(super) const NOTHING_IN_COMMON: &str = "they have no row in common: they are
 pub struct Pair {
     /// The names of both.
     pub names: [String; 2],
-    /// Rows that both have ranked. All that follows is of these rows alone.
+    /// Rows that both have ranked by score. All that follows is of these rows alone, but
+    /// for `own`.
     pub n_common: usize,
     /// Why the two cannot be compared, if so: a sentence without a final period.
     pub incomparable: Option<String>,
-    /// What the best rows of both have in common, at some shares of the common rows;
-    /// empty where a side is no more than a subset.
+    /// What both have in common of the rows that each takes first, at some shares of the
+    /// common rows; empty where a side is no more than a subset.
     pub overlaps: Vec<Overlap>,
     /// The same of what each has selected. A table of scores selects as many rows as the
     /// other side.
@@ -46,6 +47,9 @@ pub struct Overlap {
     pub n_shared: usize,
     /// Rows in both over rows in either.
     pub jaccard: f64,
+    /// Rows of each set past all that its side selected, which are there by score; none of
+    /// a side without a selection.
+    pub n_past_selection: [usize; 2],
 }
 
 impl Pair {
@@ -66,8 +70,12 @@ impl Pair {
         let are_whole = sides.iter().all(|side| side.is_whole);
         let at = |share: f64| {
             let n = share_of(share, n_common);
-            let best = common.rankings.each_ref().map(|ranking| &ranking[..n]);
-            Overlap::of(Some(share), best)
+            let first = common.orders.each_ref().map(|order| &order[..n.min(order.len())]);
+            let past = |side: usize| {
+                common.n_selected[side].map_or(0, |own| first[side].len().saturating_sub(own))
+            };
+            let n_past_selection = [0, 1].map(past);
+            Overlap { budget: Some(share), n_past_selection, ..Overlap::of(first) }
         };
         Self {
             names,
@@ -81,14 +89,19 @@ impl Pair {
 }
 
 impl Overlap {
-    fn of(budget: Option<f64>, sets: [&[ExampleId]; 2]) -> Self {
+    fn of(sets: [&[ExampleId]; 2]) -> Self {
         let mut other = sets[1].to_vec();
         other.sort_unstable();
         let n_shared = sets[0].iter().filter(|id| other.binary_search(id).is_ok()).count();
         let n_rows = sets.map(<[ExampleId]>::len);
         let n_either = n_rows[0] + n_rows[1] - n_shared;
         let jaccard = n_shared as f64 / n_either.max(1) as f64;
-        Self { budget, n_rows, n_shared, jaccard }
+        Self { budget: None, n_rows, n_shared, jaccard, n_past_selection: [0; 2] }
+    }
+
+    /// Whether a set of the two is larger than what its side selected.
+    pub(super) fn is_past_selection(&self) -> bool {
+        self.n_past_selection != [0; 2]
     }
 }
 
@@ -99,13 +112,15 @@ fn own_overlap(sides: [&Side; 2]) -> Option<Overlap> {
         Some(ids) => ids.clone(),
         None => side.best(n).iter().map(|row| row.id).collect(),
     });
-    Some(Overlap::of(None, selected.each_ref().map(Vec::as_slice)))
+    Some(Overlap::of(selected.each_ref().map(Vec::as_slice)))
 }
 
 /// The rows that both sides have ranked.
 struct Common {
-    /// Ids, best first, of each side.
-    rankings: [Vec<ExampleId>; 2],
+    /// Ids of each side, in the order in which budgets take them.
+    orders: [Vec<ExampleId>; 2],
+    /// How many of these each side selected; `None` if it has no selection.
+    n_selected: [Option<usize>; 2],
     /// Scores of each side, in order of id.
     scores: [Vec<f64>; 2],
 }
@@ -117,13 +132,14 @@ impl Common {
         };
         let by_id = sides.map(scores_of);
         let is_common = |id: &ExampleId| by_id.iter().all(|scores| scores.contains_key(id));
-        let rankings = sides.map(|side| {
-            let ids = side.rows.iter().map(|row| row.id);
-            ids.filter(is_common).collect()
+        let orders = sides.map(|side| side.order().into_iter().filter(is_common).collect());
+        let n_selected = sides.map(|side| {
+            let selected = side.selected.as_ref()?.iter();
+            Some(selected.filter(|id| is_common(id)).count())
         });
         let scores = by_id.each_ref().map(|scores| {
             scores.iter().filter(|(id, _)| is_common(id)).map(|(_, score)| *score).collect()
         });
-        Self { rankings, scores }
+        Self { orders, n_selected, scores }
     }
 }

@@ -1,6 +1,6 @@
 //! One side of a comparison, whatever it was read from.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use arrow::array::AsArray;
@@ -21,7 +21,7 @@ use crate::pool::ExampleId;
 use crate::pool::guard::{check, guarded};
 use crate::report::StageCost;
 use crate::run_dir::RunDir;
-use crate::selection::{Fraction, ranking};
+use crate::selection::{Fraction, SelectionFile, ranking};
 
 /// A selection, or the scores that one is made from.
 #[derive(Clone, Debug)]
@@ -30,11 +30,14 @@ pub struct Side {
     pub path: PathBuf,
     /// What scored it, if it says so.
     pub method: Option<String>,
-    /// The ranked rows, best first.
+    /// The rows with a score that ranks them, best first.
     pub rows: Vec<SideRow>,
-    /// The rows that it selected, best first; `None` of a table of scores, and of a run
-    /// whose subset has no ids.
+    /// The rows that it selected, in order of rank; `None` of a table of scores, and of a
+    /// run that has selected nothing by the scores that it has now.
     pub selected: Option<Vec<ExampleId>>,
+    /// Rows that it does not select whatever their score: those that are contaminated, or
+    /// near-duplicates of what it selected.
+    pub left_out: BTreeSet<ExampleId>,
     /// Whether `rows` are of a whole pool, and not of a subset alone.
     pub is_whole: bool,
     /// The stages of its run that its scores took.
@@ -131,26 +134,36 @@ impl Side {
             method: None,
             rows: ranking(scores).iter().map(|place| row(place.position, place.score)).collect(),
             selected: None,
+            left_out: BTreeSet::new(),
             is_whole: true,
             stages: Vec::new(),
         }
     }
 
     fn of_run(path: &Path, run: &RunDir) -> Result<Self, CompareErrorKind> {
-        let side = Self::of_scores(path, &ScoreTable::read(&run.scores())?);
-        let subset = run.latest_subset().ok().map(|subset| Self::of_subset(&subset));
-        let (method, selected) = match subset.transpose() {
-            Ok(Some(subset)) => (subset.method, subset.selected),
-            // What was selected is not known; the scores are.
-            Ok(None) | Err(CompareErrorKind::NoIds { .. }) => (None, None),
-            Err(err) => return Err(err),
-        };
-        Ok(Self { method, selected, stages: stages(run)?, ..side })
+        let scores = ScoreTable::read(&run.scores())?;
+        let side = Self { stages: stages(run)?, ..Self::of_scores(path, &scores) };
+        if !run.selection().is_file() {
+            return Ok(side);
+        }
+        let selection = SelectionFile::read(&run.selection())?;
+        // Where scoring has been done anew and selecting has not, what was selected says
+        // nothing of these scores.
+        if !selection.is_of(&scores) {
+            return Ok(side);
+        }
+        // The subset may have been moved to where it is trained on.
+        let facts = run.latest_subset().ok().and_then(|subset| subset_facts(&subset).ok());
+        Ok(Self {
+            method: facts.as_ref().and_then(method_of),
+            selected: Some(selection.selected.iter().map(|row| row.id).collect()),
+            left_out: selection.left_out.into_keys().collect(),
+            ..side
+        })
     }
 
     fn of_subset(path: &Path) -> Result<Self, CompareErrorKind> {
-        let facts = fs::read(path.join("less-select.json"))?;
-        let facts: Value = serde_json::from_slice(&facts).map_err(std::io::Error::from)?;
+        let facts = subset_facts(path)?;
         let columns = &facts["subset"]["columns"];
         if ["id", "source", "less_score"].iter().any(|name| columns.get(name).is_none()) {
             let schema = facts["subset"]["schema"].as_str().unwrap_or_default().to_owned();
@@ -160,15 +173,30 @@ impl Side {
         let rows = subset_rows(&file)?;
         Ok(Self {
             path: path.to_owned(),
-            method: facts["provenance"]["method"].as_str().map(str::to_owned),
+            method: method_of(&facts),
             selected: Some(rows.iter().map(|row| row.id).collect()),
             rows,
+            left_out: BTreeSet::new(),
             is_whole: false,
             stages: Vec::new(),
         })
     }
 
-    /// Rows within `budget`, best first, of all that are ranked.
+    /// Its rows in the order in which budgets take them: those that it selected, by rank,
+    /// then the others by score, but for those that it leaves out.
+    ///
+    /// A smaller subset is the beginning of a larger one, of all targets together too if
+    /// each has its own budget, since they are ranked together. Caps and floors of sources
+    /// are shares of the whole selection, which its beginning need not keep.
+    pub(super) fn order(&self) -> Vec<ExampleId> {
+        let selected = self.selected.as_deref().unwrap_or_default();
+        let passed: BTreeSet<_> = selected.iter().chain(&self.left_out).collect();
+        let ranked = self.rows.iter().map(|row| &row.id);
+        let others = ranked.filter(|id| !passed.contains(id));
+        selected.iter().chain(others).copied().collect()
+    }
+
+    /// The `n` rows with the highest scores, best first.
     pub(super) fn best(&self, n: usize) -> &[SideRow] {
         &self.rows[..n.min(self.rows.len())]
     }
@@ -224,6 +252,16 @@ impl Side {
             stages: self.stages.clone(),
         }
     }
+}
+
+/// What a subset folder says of itself.
+fn subset_facts(path: &Path) -> Result<Value, CompareErrorKind> {
+    let facts = fs::read(path.join("less-select.json"))?;
+    Ok(serde_json::from_slice(&facts).map_err(std::io::Error::from)?)
+}
+
+fn method_of(facts: &Value) -> Option<String> {
+    facts["provenance"]["method"].as_str().map(str::to_owned)
 }
 
 /// Rows that a share of `n` rows is, as a budget counts them.

@@ -15,6 +15,12 @@ const N_SOURCES: usize = 12;
 /// What stands for something that is not known.
 const NONE: &str = "–";
 
+/// What [`PAST`] at an overlap means, as a sentence without a final period.
+pub(super) const PAST_SELECTION: &str = "past what a side has selected, its rows are by score";
+
+/// What marks an overlap at a budget past a side's selection.
+pub(super) const PAST: char = '*';
+
 /// Tables: the sides, what every two share, what each is made of, what it cost. Ends in a
 /// newline.
 pub fn text(comparison: &Comparison) -> String {
@@ -23,6 +29,9 @@ pub fn text(comparison: &Comparison) -> String {
     table(&mut text, &overview(sides));
     text.push_str("\nShared rows and Jaccard index at shares of the common rows\n");
     table(&mut text, &overlaps(pairs));
+    if has_past_selection(pairs) {
+        let _ = writeln!(text, "{PAST} {PAST_SELECTION}");
+    }
     let incomparable = pairs.iter().filter(|pair| pair.n_common == 0);
     let incomparable: Vec<_> = incomparable.map(name_of).collect();
     if !incomparable.is_empty() {
@@ -63,17 +72,23 @@ pub(super) fn overlaps(pairs: &[Pair]) -> Vec<Vec<String>> {
     rows
 }
 
+/// Whether a budget lies past a side's selection.
+pub(super) fn has_past_selection(pairs: &[Pair]) -> bool {
+    pairs.iter().flat_map(|pair| &pair.overlaps).any(Overlap::is_past_selection)
+}
+
 fn name_of(pair: &Pair) -> String {
     pair.names.join(" · ")
 }
 
-/// `8 of 16 (0.33)`; of sets of different sizes, `8 of 16 and 20 (0.29)`.
+/// `8 of 16 (0.33)`; of sets of different sizes, `8 of 16 and 20 (0.29)`; past a side's
+/// selection, `8 of 16 (0.33)*`.
 fn cell(overlap: Option<&Overlap>) -> String {
-    let Some(Overlap { n_rows: [a, b], n_shared, jaccard, .. }) = overlap else {
-        return NONE.to_owned();
-    };
+    let Some(overlap) = overlap else { return NONE.to_owned() };
+    let Overlap { n_rows: [a, b], n_shared, jaccard, .. } = overlap;
     let of = if a == b { a.to_string() } else { format!("{a} and {b}") };
-    format!("{n_shared} of {of} ({jaccard:.2})")
+    let mark = if overlap.is_past_selection() { PAST.to_string() } else { String::new() };
+    format!("{n_shared} of {of} ({jaccard:.2}){mark}")
 }
 
 pub(super) fn composition(sides: &[SideFacts]) -> Vec<Vec<String>> {

@@ -99,6 +99,16 @@ impl SelectionFile {
         Ok(file)
     }
 
+    /// Whether it was made from `scores`, whose rows are in order of id: every row
+    /// that was selected has the score there that it was selected with.
+    pub fn is_of(&self, scores: &ScoreTable) -> bool {
+        let is_of = |row: &SelectedRow| {
+            let found = position(scores, row.id).map(|at| &scores.rows[at].by_subtask);
+            found.and_then(|by_subtask| by_subtask.get(row.subtask)) == Some(&row.score)
+        };
+        self.selected.iter().all(is_of)
+    }
+
     /// The rows as places in `scores`, whose rows are in order of id. Those that
     /// were left out get a flag there, unless they have one.
     ///
@@ -153,6 +163,7 @@ mod tests {
         file.write(&path).unwrap();
         let read = SelectionFile::read(&path).unwrap();
         assert_eq!(read, file);
+        assert!(read.is_of(&scores));
         assert_eq!(read.apply(&mut scores, &path).unwrap(), selected);
         let flags: Vec<_> = scores.rows.iter().map(|row| row.flag.as_deref()).collect();
         assert_eq!(flags, [Some("contaminated"), None, None]);
@@ -162,7 +173,10 @@ mod tests {
         let mut flagged = scores.clone();
         flagged.rows[1].flag = Some("zero gradient".to_owned());
         assert!(file.apply(&mut flagged, &path).is_err());
+        scores.rows[1].by_subtask[0] = 0.6;
+        assert!(!read.is_of(&scores));
         scores.rows.pop();
+        assert!(!read.is_of(&scores));
         let failed = read.apply(&mut scores, Path::new("selection.json")).unwrap_err();
         insta::assert_snapshot!(failed, @"`selection.json` is no selection this version can read: it is of other scores");
     }

@@ -74,7 +74,7 @@ fn table(scores: impl IntoIterator<Item = f32>) -> ScoreTable {
 }
 
 /// The settings of a selector, and nothing else.
-fn selecting(selector: Selector) -> SelectionSettings {
+pub(crate) fn selecting(selector: Selector) -> SelectionSettings {
     SelectionSettings {
         selector,
         normalize: Normalize::None,
