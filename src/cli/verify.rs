@@ -44,7 +44,7 @@ pub(super) struct VerifyArgs {
     seeds: u32,
 
     /// Passes over the run's subset; everybody trains on as many tokens
-    #[arg(long, value_name = "N", default_value_t = 4.0)]
+    #[arg(long, value_name = "N", default_value_t = 4.0, value_parser = above_zero)]
     passes: f64,
 
     /// So many passes of each over its own rows instead
@@ -57,7 +57,7 @@ pub(super) struct VerifyArgs {
     tokens: Option<u64>,
 
     /// Peak learning rate of these trainings
-    #[arg(long, value_name = "RATE", default_value_t = 2e-4)]
+    #[arg(long, value_name = "RATE", default_value_t = 2e-4, value_parser = above_zero)]
     training_rate: f64,
 
     /// Let every model answer, too, at most so many tokens, and tell the F1 of its words
@@ -67,7 +67,8 @@ pub(super) struct VerifyArgs {
 
     /// Most examples of each evaluation
     #[arg(long, value_name = "N", default_value_t = 200)]
-    eval_rows: usize,
+    #[arg(value_parser = clap::value_parser!(u32).range(1..))]
+    eval_rows: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -104,6 +105,11 @@ impl Baseline {
     }
 }
 
+fn above_zero(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite() && *number > 0.0);
+    number.ok_or_else(|| "not a number above zero".to_owned())
+}
+
 /// Trains on the run's subset and its rivals, and tells how they did.
 pub(super) fn verify(context: &Context<'_>, args: &VerifyArgs) -> Result<Answer, CliError> {
     if let Some(n_halves) = args.halves {
@@ -119,7 +125,7 @@ pub(super) fn verify(context: &Context<'_>, args: &VerifyArgs) -> Result<Answer,
     let wanted = Verification {
         rivals,
         eval: args.eval.iter().map(parse).collect(),
-        n_eval_rows: args.eval_rows,
+        n_eval_rows: args.eval_rows as usize,
         n_seeds: args.seeds,
         training: match args.tokens {
             Some(n) => TrainingLength::Tokens(n),

@@ -98,7 +98,7 @@ pub(super) fn composition(sides: &[SideFacts]) -> Vec<Vec<String>> {
     let mut rows = vec![line("Source", &|side| side.name.clone())];
     let names = sources(sides);
     for name in names.iter().take(N_SOURCES) {
-        rows.push(line(name, &|side| {
+        rows.push(line(&one_line(name, NAME_CHARS), &|side| {
             let part = side.sources.iter().find(|part| part.source == *name);
             part.map_or_else(
                 || NONE.to_owned(),

@@ -17,6 +17,9 @@ use crate::store::Split;
 use crate::verify::{TrainingRows, Trial};
 use crate::warmup::rows::choose;
 
+/// Passes of a training over its rows, which are in memory as often.
+pub(super) const MOST_PASSES: u64 = 1000;
+
 /// Who is tried.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Rival {
@@ -128,13 +131,17 @@ pub(super) enum Rows {
 
 impl Contender {
     /// A trial without the place of its outcome, and the name of all that decides it.
+    ///
+    /// # Errors
+    ///
+    /// If it would pass over its rows more than [`MOST_PASSES`] times.
     pub(super) fn trial(
         &self,
         subset: &Self,
         training: TrainingLength,
         seed: Seed,
         made_from: &serde_json::Value,
-    ) -> (String, Trial) {
+    ) -> Result<(String, Trial), VerifyError> {
         let rows = self.rows(seed);
         let trained: Vec<&TableRow> = match &rows {
             None => Vec::new(),
@@ -143,18 +150,23 @@ impl Contender {
                 self.heads.iter().filter(|row| ids.binary_search(&row.id).is_ok()).collect()
             }
         };
+        let n_once = n_tokens(trained.iter().copied());
         let n_tokens = match training {
             // The same base model, whatever the others do.
             _ if rows.is_none() => 0,
             TrainingLength::Tokens(n) => n,
             TrainingLength::LikePasses(passes) => times(n_tokens(&subset.heads), passes),
-            TrainingLength::Passes(passes) => times(n_tokens(trained.iter().copied()), passes),
+            TrainingLength::Passes(passes) => times(n_once, passes),
         };
+        let n = n_tokens / n_once.max(1);
+        if n > MOST_PASSES {
+            return Err(VerifyError::TooLong { contender: self.name.clone(), n });
+        }
         let ids: Vec<ExampleId> = trained.iter().map(|row| row.id).collect();
         let text = json!([made_from, seed, n_tokens, ids]).to_string();
         let name = blake3::hash(text.as_bytes()).to_hex()[..32].to_owned();
         let outcome = PathBuf::new();
-        (name, Trial { contender: self.name.clone(), rows, seed, n_tokens, outcome })
+        Ok((name, Trial { contender: self.name.clone(), rows, seed, n_tokens, outcome }))
     }
 
     /// What a trial trains on.
@@ -187,7 +199,13 @@ pub(super) fn check_held_out(contenders: &[Contender], eval: &Path) -> Result<()
     let eval: HashSet<ExampleId> =
         ExampleTable::open(eval)?.rows().iter().map(|row| row.id).collect();
     for contender in contenders {
-        let n = contender.heads.iter().filter(|row| eval.contains(&row.id)).count();
+        let trains_on = |row: &&TableRow| match &contender.rows {
+            Rows::None => false,
+            Rows::All | Rows::Drawn(_) => true,
+            Rows::These(ids) => ids.binary_search(&row.id).is_ok(),
+        };
+        let heads = contender.heads.iter().filter(trains_on);
+        let n = heads.filter(|row| eval.contains(&row.id)).count();
         if n > 0 {
             return Err(VerifyError::Leaked { contender: contender.name.clone(), n }.into());
         }

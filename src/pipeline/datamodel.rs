@@ -61,12 +61,12 @@ impl Run<'_> {
         let eval_rows: Vec<usize> = (0..targets.len()).collect();
         let made_from = self.made_from(learning_rate, &eval, &eval_rows, None, checksums)?;
         let trial = |number| {
-            let seed = seed(self.config.seed, number);
-            let (name, trial) = half.trial(&half, TrainingLength::Passes(passes), seed, &made_from);
-            Trial { outcome: self.dir.verify_trial(&name), ..trial }
+            let (seed, length) = (seed(self.config.seed, number), TrainingLength::Passes(passes));
+            let (name, trial) = half.trial(&half, length, seed, &made_from)?;
+            Ok::<_, VerifyError>(Trial { outcome: self.dir.verify_trial(&name), ..trial })
         };
         let plan = Plan {
-            trials: (0..n_halves).map(trial).collect(),
+            trials: (0..n_halves).map(trial).collect::<Result<_, _>>()?,
             eval,
             eval_rows,
             learning_rate,
@@ -219,7 +219,7 @@ mod tests {
         };
         let trial = |number| {
             let length = TrainingLength::Passes(1.0);
-            half.trial(&half, length, seed(Seed(0), number), &json!(null)).1
+            half.trial(&half, length, seed(Seed(0), number), &json!(null)).unwrap().1
         };
         let trials: Vec<Trial> = (0..5).map(trial).collect();
         let foretold: Vec<Vec<f64>> = trials.iter().map(sums).collect();

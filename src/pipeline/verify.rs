@@ -70,6 +70,17 @@ pub enum VerifyError {
     /// A name would be no file name.
     #[error("`{0}` is no name for a contender: letters, digits, `-`, `_` and `.`")]
     Name(String),
+    /// More passes over the rows than anybody trains.
+    #[error(
+        "`{contender}` would pass over its rows {n} times, and {MOST_PASSES} is the most: train \
+         on fewer tokens"
+    )]
+    TooLong {
+        /// Who would train so long.
+        contender: String,
+        /// Passes.
+        n: u64,
+    },
     /// What is evaluated on was trained on.
     #[error(
         "{n} of the evaluation's examples are rows of `{contender}`: hold them out of the pool"
@@ -121,7 +132,7 @@ impl Run<'_> {
             let n_seeds = if trains { wanted.n_seeds } else { 1 };
             for number in 0.. {
                 let seed = seed(self.config.seed, number);
-                let (name, trial) = contender.trial(subset, wanted.training, seed, &made_from);
+                let (name, trial) = contender.trial(subset, wanted.training, seed, &made_from)?;
                 let outcome = self.dir.verify_trial(&name);
                 // More seeds than asked for count where they were done earlier.
                 if number >= n_seeds && !(trains && outcome.exists()) {

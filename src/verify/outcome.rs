@@ -46,7 +46,11 @@ impl Outcome {
     /// If it is there and cannot be read, or is no outcome.
     pub fn read(path: &Path) -> std::io::Result<Option<Self>> {
         match fs_err::read(path) {
-            Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes)?)),
+            Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|err| {
+                let path = path.display();
+                let message = format!("`{path}` is no outcome of a trial, which goes without it: {err}");
+                std::io::Error::new(std::io::ErrorKind::InvalidData, message)
+            }),
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(err) => Err(err),
         }

@@ -10,7 +10,7 @@ use super::{EvalRow, Outcome, Plan, Trial, last_answer};
 use crate::gradient::shard_plan::plan_batches;
 use crate::model::{Assessment, LoraDecoder, ModelError, Prompt};
 use crate::pool::table::{ExampleTable, TableRow};
-use crate::pool::{Example, PoolError};
+use crate::pool::{Example, ExampleId, PoolError};
 use crate::progress::{Event, Observer};
 use crate::warmup::{self, Output, WarmupError, WarmupSettings};
 
@@ -35,6 +35,19 @@ pub enum TrialError {
         contender: String,
         /// Why.
         source: ModelError,
+    },
+    /// The model says nothing of an evaluation example that is a number.
+    #[error(
+        "trained on `{contender}`, the model's loss on row {id} of the evaluation is {loss}: its \
+         numbers went out of bounds, which a lower --training-rate may prevent"
+    )]
+    NotFinite {
+        /// Who was tried.
+        contender: String,
+        /// The example.
+        id: ExampleId,
+        /// Its loss.
+        loss: f32,
     },
     /// A table could not be read.
     #[error(transparent)]
@@ -78,6 +91,11 @@ pub fn run_trials(
         let start = Instant::now();
         let (n_rows, n_tokens) = train(model, trial, &settings, &plan.scratch, observer)?;
         let found = evaluate(model, &examples, plan, trial, observer)?;
+        let mut losses = found.iter().map(|(assessed, _)| assessed.loss).zip(&heads);
+        if let Some((loss, head)) = losses.find(|(loss, _)| !loss.is_finite()) {
+            let contender = trial.contender.clone();
+            return Err(TrialError::NotFinite { contender, id: head.id, loss });
+        }
         let row = |((assessed, said), head): (Evaluated, &&TableRow)| EvalRow {
             source: head.source.clone(),
             subtask: head.subtask.clone(),
