@@ -198,8 +198,8 @@ pub fn gradient_fingerprint(
 /// Raise a stage's number whenever its code changes what it writes.
 fn code_version(stage: Stage) -> u32 {
     match stage {
-        Stage::Ingest | Stage::Warmup | Stage::Gradients | Stage::Score | Stage::Select => 2,
-        Stage::Report => 3,
+        Stage::Ingest | Stage::Warmup | Stage::Gradients | Stage::Score => 2,
+        Stage::Select | Stage::Report => 3,
         Stage::FirstPass | Stage::Index => 1,
     }
 }

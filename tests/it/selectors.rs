@@ -167,6 +167,22 @@ fn what_a_target_example_says_is_left_out_and_counted_unless_it_is_let_in() {
 }
 
 #[test]
+fn rows_that_are_spared_for_a_template_are_told() {
+    let run = TestRun::new(12);
+    let task = "Answer the following question and explain your answer in one sentence: Who was";
+    let row = |name: &str| message_row("", &format!("{task} {name}?"), "I do not know.");
+    let pool: Vec<String> = (0..11).map(|number| row(&format!("number {number}"))).collect();
+    run.write("pool.jsonl", &pool.join("\n"));
+    run.write("target.jsonl", &row("Ada Lovelace"));
+    let said = succeeds(run.run(&["--budget", "100%", "--method", "bm25"]));
+    let file = selection(&run);
+    assert_eq!(file.selected.len(), 11);
+    assert!(file.notes[0].starts_with("11 rows that say more than half of an"), "{file:?}");
+    assert!(said.stderr.contains(&file.notes[0]), "{}", said.stderr);
+    assert_eq!(subset_facts(&run)["provenance"]["selection"]["notes"][0], file.notes[0]);
+}
+
+#[test]
 fn what_is_told_of_a_selection_is_in_the_subset_too() {
     let run = TestRun::new(12);
     let args = ["--selector", "round-robin", "--source-cap", "pool=25%", "--budget", "8"];
