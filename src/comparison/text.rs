@@ -5,7 +5,9 @@ use std::fmt::Write;
 
 use super::pair::NOTHING_IN_COMMON;
 use super::{Comparison, Overlap, Pair, SideFacts};
+use crate::report::composition::NAME_CHARS;
 use crate::report::numbers::{count, fixed, percent, seconds, signed};
+use crate::report::quote::one_line;
 use crate::report::table::table;
 use crate::stage::Stage;
 

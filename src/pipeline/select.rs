@@ -26,8 +26,8 @@ use crate::selection::export::{
 };
 use crate::selection::selector::{RowCosines, TargetCosines};
 use crate::selection::{
-    Budget, Contaminated, EvaluationTexts, Gate, Open, Schema, SelectFrom, Selected, SelectionFile,
-    Selector, StoredRows, Taken, TextGate, ranking, select, select_for_target,
+    Budget, Contaminated, Contamination, EvaluationTexts, Gate, Open, Schema, SelectFrom, Selected,
+    SelectionFile, Selector, StoredRows, Taken, TextGate, ranking, select, select_for_target,
 };
 use crate::stage::Stage;
 use crate::store::Split;
@@ -134,6 +134,8 @@ struct Inputs {
     examples: Option<ExampleScores>,
     rows: Option<StoredRows>,
     contaminated: BTreeMap<ExampleId, String>,
+    /// On rows that were spared.
+    note: Option<String>,
 }
 
 /// What was selected.
@@ -166,7 +168,9 @@ impl Inputs {
         let target = ExampleTable::open(&run.dir.table(Split::Target))?;
         let target_sources = target_sources(&scores, &target);
         let mut contaminated = BTreeMap::new();
-        for Contaminated { row, origin } in contaminated_rows(run, &pool, &target)? {
+        let found = contamination(run, &pool, &target)?;
+        let note = found.note();
+        for Contaminated { row, origin } in found.rows {
             let row = &mut scores.rows[row];
             if row.flag.is_none() {
                 let reason = format!("contaminated: says what is in {origin}");
@@ -174,7 +178,7 @@ impl Inputs {
                 contaminated.insert(row.id, reason);
             }
         }
-        Ok(Self { scores, pool, target_sources, examples, rows, contaminated })
+        Ok(Self { scores, pool, target_sources, examples, rows, contaminated, note })
     }
 }
 
@@ -239,7 +243,7 @@ impl Selecting<'_> {
             Some(target) => select_for_target(from, settings, target, budget, gate),
         };
         let Some(threshold) = settings.near_duplicates else {
-            return Ok(Found { taken: select(&mut Open)?, near_duplicate_of: BTreeMap::new() });
+            return Ok(self.found(select(&mut Open)?, BTreeMap::new()));
         };
         let read = |positions: &[usize]| -> Result<Vec<Vec<Message>>, PoolError> {
             let records = pool.records(positions)?;
@@ -250,8 +254,12 @@ impl Selecting<'_> {
         let taken = select(&mut gate)?;
         let id = |position: usize| scores.rows[position].id;
         let refused = gate.into_refused()?.into_iter();
-        let near_duplicate_of = refused.map(|(row, kept)| (id(row), id(kept))).collect();
-        Ok(Found { taken, near_duplicate_of })
+        Ok(self.found(taken, refused.map(|(row, kept)| (id(row), id(kept))).collect()))
+    }
+
+    fn found(&self, taken: Taken, near_duplicate_of: BTreeMap<ExampleId, ExampleId>) -> Found {
+        let notes = taken.notes.into_iter().chain(self.inputs.note.clone()).collect();
+        Found { taken: Taken { notes, ..taken }, near_duplicate_of }
     }
 }
 
@@ -313,11 +321,11 @@ fn stored_rows(run: &Run<'_>, scores: &ScoreTable) -> Result<StoredRows, Pipelin
 }
 
 /// Rows of the pool that say what the target or an evaluation says.
-fn contaminated_rows(
+fn contamination(
     run: &Run<'_>,
     pool: &ExampleTable,
     target: &ExampleTable,
-) -> Result<Vec<Contaminated>, PipelineError> {
+) -> Result<Contamination, PipelineError> {
     let settings = &run.config.selection;
     let mut evaluation = EvaluationTexts::default();
     if settings.decontaminate_target {
@@ -337,7 +345,7 @@ fn contaminated_rows(
         })?;
     }
     if evaluation.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Contamination::default());
     }
     let mut shared = Vec::new();
     for start in (0..pool.rows().len()).step_by(READ_ROWS) {
@@ -346,11 +354,8 @@ fn contaminated_rows(
         }
         let positions: Vec<usize> = (start..pool.rows().len().min(start + READ_ROWS)).collect();
         for (position, record) in positions.iter().zip(pool.records(&positions)?) {
-            let runs = evaluation.shared_runs(&record.messages);
-            if !runs.is_empty() {
-                shared.push((*position, runs));
-            }
+            shared.extend(evaluation.shared(*position, &record.messages));
         }
     }
-    Ok(evaluation.contaminated(&shared))
+    Ok(evaluation.contamination(&shared))
 }

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 
 use super::checksums::Checksums;
-use super::contenders::{Rival, Rows, SUBSET, TrainingLength, check_held_out, seed};
+use super::contenders::{MOST_PASSES, Rival, Rows, SUBSET, TrainingLength, check_held_out, seed};
 use super::fingerprint::model_files;
 use super::{PipelineError, Run};
 use crate::method::Method;

@@ -13,7 +13,7 @@ use crate::selection::Selected;
 const N_FLAGGED_IDS: usize = 10;
 
 /// Characters of a name that the report keeps.
-pub(super) const NAME_CHARS: usize = 120;
+pub(crate) const NAME_CHARS: usize = 120;
 
 /// A source's part of the pool and of the subset.
 #[derive(Clone, Debug, PartialEq, Serialize)]

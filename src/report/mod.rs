@@ -5,7 +5,7 @@
 //! them computes anything of its own.
 
 mod chart;
-mod composition;
+pub(crate) mod composition;
 mod correlation;
 mod cross;
 mod heat;

@@ -21,7 +21,7 @@ mod view;
 mod words;
 
 pub use budget::{Budget, BudgetError, Fraction};
-pub use contamination::{Contaminated, EvaluationTexts};
+pub use contamination::{Contaminated, Contamination, EvaluationTexts, SharedRuns};
 pub use export::Schema;
 pub use limits::{Gate, Open, SourceLimits, Taken, take};
 pub use near_duplicates::{SeenTexts, Shingles};

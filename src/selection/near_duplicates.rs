@@ -2,8 +2,8 @@
 //!
 //! Two rows are near-duplicates when the sets of runs of five words of what user
 //! and assistant say are alike: |A ∩ B| / |A ∪ B| (Jaccard) at least a threshold.
-//! Words are lowercase and of letters and digits; a text of fewer words is one
-//! run. The rule of `MinHash` with locality-sensitive hashing (Lee et al.,
+//! Words are lowercase and of letters and digits, or the characters of a script
+//! without spaces; a text of fewer words is one run. The rule of `MinHash` with locality-sensitive hashing (Lee et al.,
 //! *Deduplicating Training Data Makes Language Models Better*, ACL 2022), but
 //! computed, not estimated: sets that are as alike as that share one of their
 //! first few elements in any fixed order (prefix filtering, Chaudhuri et al., ICDE
@@ -151,6 +151,16 @@ mod tests {
         approx::assert_abs_diff_eq!(shingles("yes").likeness(&shingles("Yes!")), 1.0);
         approx::assert_abs_diff_eq!(shingles("yes").likeness(&shingles("no")), 0.0);
         approx::assert_abs_diff_eq!(shingles("!").likeness(&shingles("?")), 0.0);
+    }
+
+    #[test]
+    fn scripts_without_spaces_have_near_duplicates_too() {
+        let text = "猫は昼間ほとんど寝ていて、夜になると家の中を元気に走り回ります。";
+        let like = "猫は昼間、ほとんど寝ていて夜になると家の中を元気に走り回りますよ!";
+        let other = "犬は昼間ほとんど庭で遊び、夜になると小屋の中で静かに眠ります。";
+        let likeness = |other: &str| shingles(text).likeness(&shingles(other));
+        assert!(likeness(like) > 0.9, "{}", likeness(like));
+        assert!(likeness(other) < 0.5, "{}", likeness(other));
     }
 
     #[test]

@@ -48,7 +48,8 @@ impl Outcome {
         match fs_err::read(path) {
             Ok(bytes) => serde_json::from_slice(&bytes).map(Some).map_err(|err| {
                 let path = path.display();
-                let message = format!("`{path}` is no outcome of a trial, which goes without it: {err}");
+                let message =
+                    format!("`{path}` is no outcome of a trial, which goes without it: {err}");
                 std::io::Error::new(std::io::ErrorKind::InvalidData, message)
             }),
             Err(err) if err.kind() == std::io::ErrorKind::NotFound => Ok(None),

@@ -19,6 +19,17 @@ fn selected(run: &TestRun) -> Vec<ExampleId> {
     selection(run).selected.into_iter().map(|row| row.id).collect()
 }
 
+fn json(run: &TestRun, name: &str) -> serde_json::Value {
+    let text = fs_err::read_to_string(run.path("run").join(name)).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// What stands beside the newest subset.
+fn subset_facts(run: &TestRun) -> serde_json::Value {
+    let latest = fs_err::read_to_string(run.path("run/latest")).unwrap();
+    json(run, &format!("{}/less-select.json", latest.trim()))
+}
+
 #[test]
 fn another_selector_costs_a_selection_and_a_smaller_budget_is_its_beginning() {
     let run = TestRun::new(24);
@@ -139,8 +150,7 @@ fn copies_with_other_punctuation_are_left_out_and_counted() {
     let file = selection(&run);
     assert_eq!(file.left_out.len(), 1);
     assert_eq!(file.selected.len(), 13);
-    let report = fs_err::read_to_string(run.path("run/report.json")).unwrap();
-    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    let report = json(&run, "report.json");
     let flagged = &report["flagged"];
     assert_eq!(flagged[0]["reason"], "near-duplicate of a row that is kept");
     assert_eq!(flagged[0]["n_rows"], 1);
@@ -162,15 +172,55 @@ fn what_an_evaluation_asks_is_never_selected() {
 }
 
 #[test]
+fn what_a_target_example_says_is_left_out_and_counted_unless_it_is_let_in() {
+    let run = TestRun::new(12);
+    let question = "A farmer has seventeen sheep and all but nine of them run away at night";
+    let asked = message_row("", &format!("Think well. {question}, how many stay?"), "Nine.");
+    let pool: Vec<String> = (0..12).map(pool_row).chain([asked]).collect();
+    run.write("pool.jsonl", &pool.join("\n"));
+    run.write("target.jsonl", &message_row("", &format!("{question}."), "Nine stay."));
+    succeeds(run.run(&["--budget", "100%", "--method", "bm25"]));
+    let file = selection(&run);
+    let reason = "contaminated: says what is in target `target`";
+    assert_eq!(file.selected.len(), 12);
+    assert_eq!(file.left_out.values().collect::<Vec<_>>(), [reason]);
+    let report = json(&run, "report.json");
+    assert_eq!(report["flagged"][0]["reason"], reason);
+    assert_eq!(report["flagged"][0]["n_rows"], 1);
+    let summary = fs_err::read_to_string(run.path("run/summary.txt")).unwrap();
+    assert!(summary.contains(&format!("1 example has no rank: {reason} (1)")), "{summary}");
+    assert_eq!(subset_facts(&run)["provenance"]["selection"]["left-out"][reason], 1);
+
+    let let_in = ["--decontaminate-target", "false"];
+    succeeds(run.run(&[&["--budget", "100%", "--method", "bm25"], &let_in[..]].concat()));
+    let file = selection(&run);
+    assert_eq!(file.selected.len(), 13);
+    assert!(file.left_out.is_empty(), "{file:?}");
+}
+
+#[test]
+fn rows_that_are_spared_for_a_template_are_told() {
+    let run = TestRun::new(12);
+    let task = "Answer the following question and explain your answer in one sentence: Who was";
+    let row = |name: &str| message_row("", &format!("{task} {name}?"), "I do not know.");
+    let pool: Vec<String> = (0..11).map(|number| row(&format!("number {number}"))).collect();
+    run.write("pool.jsonl", &pool.join("\n"));
+    run.write("target.jsonl", &row("Ada Lovelace"));
+    let said = succeeds(run.run(&["--budget", "100%", "--method", "bm25"]));
+    let file = selection(&run);
+    assert_eq!(file.selected.len(), 11);
+    assert!(file.notes[0].starts_with("11 rows that say more than half of an"), "{file:?}");
+    assert!(said.stderr.contains(&file.notes[0]), "{}", said.stderr);
+    assert_eq!(subset_facts(&run)["provenance"]["selection"]["notes"][0], file.notes[0]);
+}
+
+#[test]
 fn what_is_told_of_a_selection_is_in_the_subset_too() {
     let run = TestRun::new(12);
     let args = ["--selector", "round-robin", "--source-cap", "pool=25%", "--budget", "8"];
     let said = succeeds(run.run(&args));
     assert!(said.stderr.contains("caps of sources leave 6 rows"), "{}", said.stderr);
-    let latest = fs_err::read_to_string(run.path("run/latest")).unwrap();
-    let subset = run.path("run").join(latest.trim());
-    let facts = fs_err::read_to_string(subset.join("less-select.json")).unwrap();
-    let facts: serde_json::Value = serde_json::from_str(&facts).unwrap();
+    let facts = subset_facts(&run);
     let provenance = &facts["provenance"];
     assert_eq!(provenance["settings"]["selector"], "round-robin");
     assert_eq!(provenance["settings"]["source-cap"], serde_json::json!(["pool=25%"]));
