@@ -125,9 +125,11 @@ impl HasExitCode for VerifyError {
     fn exit_code(&self) -> u8 {
         let code = match self {
             Self::NoSubset(_) => ExitCode::Incomplete,
-            Self::SameName(_) | Self::Name(_) | Self::NeedsRun(_) | Self::NoForecast(_) => {
-                ExitCode::Usage
-            }
+            Self::SameName(_)
+            | Self::Name(_)
+            | Self::NeedsRun(_)
+            | Self::NoForecast(_)
+            | Self::TooLong { .. } => ExitCode::Usage,
             Self::Leaked { .. } => ExitCode::BadData,
         };
         code as u8

@@ -283,6 +283,57 @@ fn examples_that_were_trained_on_are_refused() {
 }
 
 #[test]
+fn the_model_as_it_comes_trains_on_nothing_that_it_could_have_seen() {
+    let run = with_eval(TestRun::new(24));
+    assert_eq!(run.run(&["--budget", "6"]).code, 0);
+    let selected = SelectionFile::read(&run.path("run/selection.json")).unwrap().selected;
+    let table = ExampleTable::open(&run.path("run/pool/pool.parquet")).unwrap();
+    let is_selected = |id: ExampleId| selected.iter().any(|row| row.id == id);
+    let left = table.rows().iter().position(|row| !is_selected(row.id)).unwrap();
+    let line = usize::try_from(table.origins(&[left]).unwrap()[0].line).unwrap();
+    let pool = fs_err::read_to_string(run.path("pool.jsonl")).unwrap();
+    run.write("eval.jsonl", pool.lines().nth(line - 1).unwrap());
+    let against = |rivals: &str| run.run(&[&VERIFY[..], &["--against", rivals]].concat());
+    assert_eq!(against("base").code, 0);
+    let refused = against("full");
+    assert_eq!(refused.code, 65, "{}", refused.stderr);
+}
+
+#[test]
+fn trainings_that_make_no_sense_are_refused_before_any() {
+    let run = with_eval(TestRun::new(24));
+    assert_eq!(run.run(&["--budget", "6"]).code, 0);
+    let refused = |args: &[&str]| {
+        let said = run.run(&[&VERIFY[..5], args].concat());
+        assert_eq!(said.code, 2, "{}", said.stderr);
+        assert!(!run.path("run/verify/trials").exists(), "{args:?}");
+        said.stderr.lines().next().unwrap_or_default().to_owned()
+    };
+    insta::assert_snapshot!(refused(&["--passes", "nan"]), @"");
+    insta::assert_snapshot!(refused(&["--passes=-1"]), @"");
+    insta::assert_snapshot!(refused(&["--training-rate", "inf"]), @"");
+    insta::assert_snapshot!(refused(&["--eval-rows", "0"]), @"");
+    insta::assert_snapshot!(refused(&["--tokens", "1000000000000000"]), @"");
+}
+
+#[test]
+fn a_damaged_outcome_is_named() {
+    let run = with_eval(TestRun::new(24));
+    assert_eq!(run.run(&["--budget", "6"]).code, 0);
+    let verify = [&VERIFY[..], &["--against", "base"]].concat();
+    assert_eq!(run.run(&verify).code, 0);
+    let (path, _) = trials(&run).remove(0);
+    fs_err::write(&path, "{").unwrap();
+    let said = run.run(&verify);
+    assert_ne!(said.code, 0);
+    let name = path.file_name().unwrap().display().to_string();
+    let expected = format!("{name}` is no outcome of a trial, which goes without it");
+    assert!(said.stderr.contains(&expected), "{}", said.stderr);
+    fs_err::remove_file(&path).unwrap();
+    assert_eq!(run.run(&verify).code, 0);
+}
+
+#[test]
 fn a_verification_needs_a_subset() {
     let run = with_eval(TestRun::new(6));
     let said = run.run(&VERIFY);

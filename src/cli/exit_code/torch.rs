@@ -47,6 +47,7 @@ impl HasExitCode for TrialError {
             Self::Assess { source, .. } => source.exit_code(),
             Self::Pool(err) => err.exit_code(),
             Self::Io(err) => err.exit_code(),
+            Self::NotFinite { .. } => ExitCode::BadData as u8,
             Self::Interrupted => interrupt::exit_code() as u8,
         }
     }
