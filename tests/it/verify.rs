@@ -309,11 +309,11 @@ fn trainings_that_make_no_sense_are_refused_before_any() {
         assert!(!run.path("run/verify/trials").exists(), "{args:?}");
         said.stderr.lines().next().unwrap_or_default().to_owned()
     };
-    insta::assert_snapshot!(refused(&["--passes", "nan"]), @"");
-    insta::assert_snapshot!(refused(&["--passes=-1"]), @"");
-    insta::assert_snapshot!(refused(&["--training-rate", "inf"]), @"");
-    insta::assert_snapshot!(refused(&["--eval-rows", "0"]), @"");
-    insta::assert_snapshot!(refused(&["--tokens", "1000000000000000"]), @"");
+    insta::assert_snapshot!(refused(&["--passes", "nan"]), @"error: invalid value 'nan' for '--passes <N>': not a number above zero");
+    insta::assert_snapshot!(refused(&["--passes=-1"]), @"error: invalid value '-1' for '--passes <N>': not a number above zero");
+    insta::assert_snapshot!(refused(&["--training-rate", "inf"]), @"error: invalid value 'inf' for '--training-rate <RATE>': not a number above zero");
+    insta::assert_snapshot!(refused(&["--eval-rows", "0"]), @"error: invalid value '0' for '--eval-rows <N>': 0 is not in 1..=4294967295");
+    insta::assert_snapshot!(refused(&["--tokens", "1000000000000000"]), @"error: `subset` would pass over its rows 4566210045662 times, and 1000 is the most: train on fewer tokens");
 }
 
 #[test]
