@@ -9,6 +9,7 @@ use super::Run;
 use crate::influence::example_scores::ExampleScores;
 use crate::pool::ExampleId;
 use crate::selection::Selector;
+use crate::selection::selector::by_nearness;
 
 /// Rows whose cosines are in memory at once.
 const BLOCK_ROWS: usize = 4096;
@@ -112,6 +113,6 @@ fn taken_to(
 }
 
 /// Whether a row, its cosine and position, stands before another in a list.
-fn is_before((cosine, row): (f32, usize), (other, other_row): (f32, usize)) -> bool {
-    cosine > other || (cosine == other && row < other_row)
+fn is_before(row: (f32, usize), other: (f32, usize)) -> bool {
+    row.0.is_finite() && by_nearness(&row, &other).is_lt()
 }

@@ -23,7 +23,7 @@ use crate::selection::view::Ranked;
 pub use kde::densities;
 pub use knn::Knn;
 pub use mmr::Mmr;
-pub use neighbors::Neighbors;
+pub use neighbors::{Neighbors, by_nearness};
 pub use round_robin::RoundRobin;
 pub use top::Top;
 

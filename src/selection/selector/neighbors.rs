@@ -99,7 +99,9 @@ impl<'a> Neighbors<'a> {
     }
 }
 
-fn by_nearness(a: &(f32, usize), b: &(f32, usize)) -> std::cmp::Ordering {
+/// The order of a list, given cosines and positions: the nearest first, of equally near
+/// ones the lower position.
+pub fn by_nearness(a: &(f32, usize), b: &(f32, usize)) -> std::cmp::Ordering {
     b.0.total_cmp(&a.0).then(a.1.cmp(&b.1))
 }
 
