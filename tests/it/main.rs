@@ -43,6 +43,8 @@ mod hostile;
 #[cfg(feature = "hub")]
 mod hub;
 mod ingest;
+// The same selection whatever the order, threads and shards.
+mod invariance;
 // The same command by another method.
 mod methods;
 // The same command, night after night.
