@@ -357,6 +357,21 @@ fn lift_is_the_share_of_the_subset_over_that_of_the_pool() {
     ");
 }
 
+#[test]
+fn what_rows_were_taken_for_changes_neither_lift_nor_correlations() {
+    let pool = planted();
+    let by_score = pool.top("25%");
+    let mut in_turn = by_score.clone();
+    for place in &mut in_turn {
+        place.subtask = 2;
+        place.score = pool.scores.rows[place.position].by_subtask[2];
+    }
+    let [by_score, in_turn] = [by_score, in_turn].map(|of| quoting(0, &pool, &of, facts()));
+    assert_eq!(in_turn.subtasks, by_score.subtasks);
+    assert_eq!(in_turn.correlations, by_score.correlations);
+    assert!(by_score.correlations.subset.n_tokens.is_some());
+}
+
 /// Names, counts, and shares with the lift, in order.
 type Shares<'a> = (&'a str, (u64, u64), [f64; 3]);
 
