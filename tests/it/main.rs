@@ -45,6 +45,8 @@ mod hub;
 mod ingest;
 // The same selection whatever the order, threads and shards.
 mod invariance;
+// What a source may have, and what it is to have.
+mod limits;
 // The same command by another method.
 mod methods;
 // The same command, night after night.
