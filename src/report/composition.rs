@@ -143,3 +143,84 @@ impl Flagged {
         flagged
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::ExampleId;
+
+    fn row(n: u8, source: &str, flag: Option<&str>) -> ScoreRow {
+        ScoreRow {
+            id: ExampleId([n; 16]),
+            source: source.to_owned(),
+            n_tokens: 10,
+            n_supervised: 1,
+            loss: 1.0,
+            norm: 1.0,
+            flag: flag.map(str::to_owned),
+            by_subtask: Vec::new(),
+        }
+    }
+
+    fn for_subtask(subtask: usize) -> Selected {
+        Selected { position: 0, rank: 1, score: 0.5, subtask }
+    }
+
+    #[test]
+    fn a_source_has_the_lift_of_its_share() {
+        let rows: Vec<ScoreRow> =
+            "aaaabbcccd".chars().map(|of| row(0, &of.to_string(), None)).collect();
+        let pool: Vec<&ScoreRow> = rows.iter().collect();
+        // One of four a, both b, one of three c.
+        let subset = [0, 4, 5, 6].map(|at| pool[at]);
+        let found = SourceShare::of(&pool, &subset);
+        let found: Vec<_> = found.iter().map(|of| (of.source.as_str(), of.lift)).collect();
+        // A quarter of the subset over four tenths of the pool; a half over two tenths.
+        let expected = [("b", 2.5), ("a", 0.625), ("c", 0.25 / 0.3), ("d", 0.0)];
+        assert_eq!(found.len(), expected.len());
+        for ((source, lift), expected) in found.into_iter().zip(expected) {
+            assert_eq!(source, expected.0);
+            approx::assert_relative_eq!(lift, expected.1, epsilon = 1e-12);
+        }
+    }
+
+    #[test]
+    fn a_subtask_has_the_lift_of_its_share_of_what_is_ranked() {
+        let names = ["a", "b", "c"].map(str::to_owned);
+        let ranked: Vec<Selected> = [0, 1, 1, 1, 1, 0, 1, 1].map(for_subtask).to_vec();
+        let subset = [0, 1, 0, 0].map(for_subtask);
+        let found = SubtaskShare::of(&names, &ranked, &subset);
+        let found: Vec<_> = found.into_iter().map(|of| (of.subtask, of.lift)).collect();
+        // Three quarters over two eighths, a quarter over six.
+        let expected = [("a", Some(3.0)), ("b", Some(1.0 / 3.0)), ("c", None)];
+        assert_eq!(found, expected.map(|(name, lift)| (name.to_owned(), lift)));
+    }
+
+    #[test]
+    fn nothing_selected_lifts_nothing() {
+        let pool = row(0, "a", None);
+        assert_eq!(SourceShare::of(&[&pool], &[])[0].lift.to_bits(), 0.0_f64.to_bits());
+        let names = ["a".to_owned()];
+        assert_eq!(SubtaskShare::of(&names, &[for_subtask(0)], &[])[0].lift, Some(0.0));
+    }
+
+    #[test]
+    fn rows_without_a_rank_are_counted_by_reason_and_the_first_are_named() {
+        let rows: Vec<ScoreRow> = (0..14)
+            .map(|n| match n {
+                0 => row(n, "a", None),
+                1 | 2 => row(n, "a", Some("non-finite loss")),
+                _ => row(n, "a", Some("zero gradient")),
+            })
+            .collect();
+        let found = Flagged::of(&rows);
+        let ids = |rows: &[ScoreRow]| rows.iter().map(|row| row.id.to_string()).collect();
+        let flagged =
+            |reason: &str, n_rows, ids| Flagged { reason: reason.to_owned(), n_rows, ids };
+        let expected = [
+            flagged("zero gradient", 11, ids(&rows[3..13])),
+            flagged("non-finite loss", 2, ids(&rows[1..3])),
+        ];
+        assert_eq!(found, expected);
+    }
+}

@@ -373,4 +373,81 @@ mod tests {
             prop_assert!(world.select(&settings, "100%").rows.starts_with(&smaller));
         }
     }
+
+    impl World {
+        /// Positions and subtasks, in order of rank.
+        fn select_for(
+            &self,
+            settings: &SelectionSettings,
+            target: &str,
+            budget: &str,
+        ) -> Vec<(usize, usize)> {
+            let sources = ["a".to_owned(), "b".to_owned()];
+            let from = SelectFrom {
+                scores: &self.scores,
+                target_sources: &sources,
+                examples: Some(&self.matrix),
+                rows: Some(&self.vectors),
+            };
+            let budget = budget.parse().unwrap();
+            let taken = select_for_target(from, settings, target, budget, &mut Open).unwrap();
+            assert!(taken.rows.iter().zip(1..).all(|(row, rank)| row.rank == rank));
+            taken.rows.iter().map(|row| (row.position, row.subtask)).collect()
+        }
+    }
+
+    /// Target a asks at 0 and 30 degrees, b at 120. Rows at 0 and 15 degrees serve a best,
+    /// those at 110 and 120 b; the one at 70 is second best for both.
+    fn two_targets() -> World {
+        World::new(&[0, 15, 110, 120, 70].map(|degrees| (degrees, 10, false)))
+    }
+
+    #[test]
+    fn one_target_takes_the_rows_that_serve_it_whatever_the_selector() {
+        let world = two_targets();
+        for selector in Selector::ALL {
+            for normalize in [Normalize::None, Normalize::PerTask] {
+                let settings = SelectionSettings { normalize, ..settings(selector) };
+                let mut for_a = world.select_for(&settings, "a", "2");
+                for_a.sort_unstable();
+                assert_eq!(for_a, [(0, 0), (1, 0)], "{selector}, {normalize:?}");
+                let for_b = world.select_for(&settings, "b", "2");
+                assert_eq!(for_b, [(3, 1), (2, 1)], "{selector}, {normalize:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_target_has_its_own_budget_and_leaves_no_row_to_another() {
+        let world = two_targets();
+        let mut settings = settings(Selector::Top);
+        settings.target_budgets.insert("a".to_owned(), "2".parse().unwrap());
+        assert_eq!(world.select_for(&settings, "a", "100%"), [(1, 0), (0, 0)]);
+        // It has no budget of its own.
+        assert_eq!(world.select_for(&settings, "b", "3"), [(3, 1), (2, 1), (4, 1)]);
+
+        settings.target_budgets.insert("b".to_owned(), "100%".parse().unwrap());
+        let for_b = [(3, 1), (2, 1), (4, 1), (1, 1), (0, 1)];
+        assert_eq!(world.select_for(&settings, "b", "1"), for_b);
+        // Of both together b has what a leaves.
+        let together = world.select(&settings, "1").rows;
+        assert_eq!(together.iter().filter(|row| row.subtask == 1).count(), 3);
+    }
+
+    #[test]
+    fn limits_and_flags_hold_for_one_target_too() {
+        let mut world =
+            World::new(&[0, 15, 110, 120, 70].map(|degrees| (degrees, 10, degrees == 110)));
+        for (row, source) in world.scores.rows.iter_mut().zip(["x", "x", "x", "x", "y"]) {
+            row.source = source.to_owned();
+        }
+        let mut settings = settings(Selector::Top);
+        assert_eq!(world.select_for(&settings, "b", "3"), [(3, 1), (4, 1), (1, 1)]);
+        settings.limits.caps.insert("x".to_owned(), Fraction::new(0.5).unwrap());
+        assert_eq!(world.select_for(&settings, "b", "2"), [(3, 1), (4, 1)]);
+        assert_eq!(world.select_for(&settings, "a", "2"), [(1, 0), (4, 0)]);
+        settings.limits.caps.clear();
+        settings.limits.floors.insert("y".to_owned(), Fraction::new(0.5).unwrap());
+        assert_eq!(world.select_for(&settings, "a", "2"), [(1, 0), (4, 0)]);
+    }
 }

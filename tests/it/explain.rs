@@ -340,10 +340,12 @@ fn a_method_that_looks_at_no_target_has_less_to_say() {
 
 #[cfg(feature = "torch")]
 mod gradients {
-    use approx::assert_abs_diff_eq;
+    use approx::{assert_abs_diff_eq, assert_relative_eq};
+    use less_select::first_pass::losses::Losses;
     use less_select::gradient::direction::GradientKind;
     use less_select::influence::example_scores::ExampleScores;
     use less_select::influence::example_scores_file::cosines_path;
+    use less_select::influence::scores::ScoreTable;
     use less_select::store::gradient_store::GradientStore;
 
     use super::*;
@@ -411,6 +413,74 @@ mod gradients {
                 assert_eq!(found["id"], other);
                 assert_abs_diff_eq!(number(&found["cosine"]), cosine, epsilon = 1e-5);
             }
+        }
+    }
+    /// Of a number that was an f32.
+    fn bits(value: &Value) -> u32 {
+        (number(value) as f32).to_bits()
+    }
+
+    /// What the stores have of every row of the pool, as means over the checkpoints.
+    fn losses_and_norms(run: &TestRun, ids: &[String]) -> Vec<[f64; 2]> {
+        let paths = CHECKPOINTS.map(|name| cosines_path(&run.path("run/cosines"), name));
+        let examples = ExampleScores::open(&paths).unwrap();
+        let mut means = vec![[0.0; 2]; ids.len()];
+        for (checkpoint, file) in CHECKPOINTS.iter().zip(&examples.checkpoints) {
+            let store = run.path(&format!("run/gradients/{checkpoint}/pool"));
+            let store = GradientStore::open(&store).unwrap();
+            let ids = ids.iter().map(|id| id.parse().unwrap());
+            for (means, place) in means.iter_mut().zip(store.places(ids).unwrap()) {
+                let shard = &store.shards()[place.shard];
+                let norms = shard.kind(GradientKind::AdamV).unwrap().norms;
+                for (mean, value) in means.iter_mut().zip([shard.loss(), norms]) {
+                    *mean += file.header().weight * f64::from(value[place.row]);
+                }
+            }
+        }
+        means
+    }
+
+    #[test]
+    fn length_loss_and_norm_of_a_row_are_those_that_are_stored() {
+        let run = TestRun::new(24);
+        assert_eq!(run.run(&[]).code, 0);
+        let table = ExampleTable::open(&run.path("run/pool/pool.parquet")).unwrap();
+        let scores = ScoreTable::read(&run.path("run/scores.parquet")).unwrap();
+        let ids = pool_ids(&run);
+        let stored = losses_and_norms(&run, &ids);
+        for (at, [loss, norm]) in stored.into_iter().enumerate().step_by(11) {
+            let (head, row) = (&table.rows()[at], json(&run, &[&ids[at]]));
+            assert_eq!(row["n_tokens"], head.n_tokens);
+            assert_eq!(row["n_supervised"], head.n_supervised);
+            assert!(loss > 0.0 && norm > 0.0, "{loss}, {norm}");
+            assert_relative_eq!(number(&row["loss"]), loss, max_relative = 1e-6);
+            assert_relative_eq!(number(&row["norm"]), norm, max_relative = 1e-6);
+            let scored = &scores.rows[at];
+            assert_eq!(
+                [bits(&row["loss"]), bits(&row["norm"])],
+                [scored.loss, scored.norm].map(f32::to_bits)
+            );
+            let facts = format!(
+                "\n        {} of {} tokens supervised, loss {:.2}, norm {:.2}\n",
+                head.n_supervised, head.n_tokens, scored.loss, scored.norm
+            );
+            let text = told(run.say(&["explain", &ids[at]]));
+            assert!(text.contains(&facts), "{facts}{text}");
+        }
+    }
+
+    #[test]
+    fn a_method_by_loss_has_a_loss_to_tell_and_no_norm() {
+        let run = TestRun::new(12);
+        assert_eq!(run.run(&["--method", "perplexity"]).code, 0);
+        let stored = Losses::read(&run.path("run/losses.parquet")).unwrap();
+        for (id, loss) in stored.ids.iter().zip(stored.losses).step_by(5) {
+            let id = id.to_string();
+            let row = json(&run, &[&id]);
+            assert_eq!(bits(&row["loss"]), loss.to_bits());
+            assert_eq!(row["norm"], Value::Null);
+            let text = told(run.say(&["explain", &id]));
+            assert!(text.contains(&format!(" tokens supervised, loss {loss:.2}\n")), "{text}");
         }
     }
 }

@@ -43,6 +43,10 @@ mod hostile;
 #[cfg(feature = "hub")]
 mod hub;
 mod ingest;
+// The same selection whatever the order, threads and shards.
+mod invariance;
+// What a source may have, and what it is to have.
+mod limits;
 // The same command by another method.
 mod methods;
 // The same command, night after night.

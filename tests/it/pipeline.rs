@@ -174,6 +174,8 @@ fn the_order_of_the_pool_decides_nothing() {
     backward.write("pool.jsonl", &rows);
     assert_eq!((forward.run(&[]).code, backward.run(&[]).code), (0, 0));
     assert_eq!(forward.checksums("gradients"), backward.checksums("gradients"));
+    let selection = |run: &TestRun| fs_err::read_to_string(run.path("run/selection.json")).unwrap();
+    assert_eq!(selection(&forward), selection(&backward));
 }
 
 #[test]

@@ -309,4 +309,136 @@ mod linalg {
              `pool` does without"
         );
     }
+    /// Through the command line, on the gradients of the tiny model.
+    #[cfg(feature = "torch")]
+    mod runs {
+        use less_select::influence::example_scores::ExampleScores;
+        use less_select::influence::example_scores_file::cosines_path;
+        use less_select::influence::index::subtask_name;
+        use less_select::influence::scores::ScoreTable;
+        use less_select::pool::table::ExampleTable;
+        use less_select::selection::SelectionFile;
+
+        use super::*;
+        use crate::support::{TestRun, pool_row};
+
+        const CHECKPOINTS: [&str; 2] = ["epoch-1", "epoch-2"];
+
+        /// What makes cosines of the pool's rows and the target's.
+        type Cosines<'a> = dyn Fn(&[Vec<f64>], &[Vec<f64>]) -> Vec<Vec<f64>> + 'a;
+
+        /// Short rows, so that the matrix can be written out, and the order by score.
+        fn succeeds(run: &TestRun, precondition: &str) {
+            let args = ["--proj-dim", "64", "--selector", "top", "--precondition", precondition];
+            let said = run.run(&args);
+            assert_eq!(said.code, 0, "{}", said.stderr);
+        }
+
+        /// The stored rows of a side at a checkpoint, in order of its table.
+        fn rows(run: &TestRun, checkpoint: &str, split: Split) -> Vec<Vec<f64>> {
+            let table =
+                ExampleTable::open(&run.path(&format!("run/pool/{split}.parquet"))).unwrap();
+            let store = run.path(&format!("run/gradients/{checkpoint}/{split}"));
+            let store = GradientStore::open(&store).unwrap();
+            let kind = match split {
+                Split::Pool => GradientKind::AdamV,
+                Split::Target => GradientKind::Sgd,
+            };
+            let places = store.places(table.rows().iter().map(|row| row.id)).unwrap();
+            let row = |place: &less_select::store::gradient_store::RowPlace| {
+                let unit = store.shards()[place.shard].kind(kind).unwrap().unit;
+                unit.decode(place.row..place.row + 1).into_iter().map(f64::from).collect()
+            };
+            places.iter().map(row).collect()
+        }
+
+        /// Cosines of `pool` with `target` by an inner product.
+        fn cosines(pool: &[Vec<f64>], target: &[Vec<f64>], form: &Form<'_>) -> Vec<Vec<f64>> {
+            let cosine = |x: &[f64], q: &[f64]| form(x, q) / (form(x, x) * form(q, q)).sqrt();
+            let with_all = |x: &Vec<f64>| target.iter().map(|q| cosine(x, q)).collect();
+            pool.iter().map(with_all).collect()
+        }
+
+        /// The scores of the pool's rows on each subtask: the mean over its examples, and
+        /// that over the checkpoints by weight.
+        fn slow_scores(run: &TestRun, subtasks: &[String], by: &Cosines<'_>) -> Vec<Vec<f64>> {
+            let target = ExampleTable::open(&run.path("run/pool/target.parquet")).unwrap();
+            let paths = CHECKPOINTS.map(|name| cosines_path(&run.path("run/cosines"), name));
+            let examples = ExampleScores::open(&paths).unwrap();
+            let mut scores = vec![vec![0.0; subtasks.len()]; 24];
+            for (checkpoint, file) in CHECKPOINTS.iter().zip(&examples.checkpoints) {
+                let sides = [Split::Pool, Split::Target].map(|of| rows(run, checkpoint, of));
+                for (scores, cosines) in scores.iter_mut().zip(by(&sides[0], &sides[1])) {
+                    for (score, subtask) in scores.iter_mut().zip(subtasks) {
+                        let own = target.rows().iter().zip(&cosines);
+                        let own = own.filter(|(row, _)| subtask_name(row) == *subtask);
+                        let own: Vec<f64> = own.map(|(_, cosine)| *cosine).collect();
+                        let mean = own.iter().sum::<f64>() / own.len() as f64;
+                        *score += file.header().weight * mean;
+                    }
+                }
+            }
+            scores
+        }
+
+        /// Checks the scores of a run against those made of cosines, and the selection
+        /// against the best of these.
+        #[track_caller]
+        fn assert_selects_by(run: &TestRun, by: &Cosines<'_>) {
+            let found = ScoreTable::read(&run.path("run/scores.parquet")).unwrap();
+            let expected = slow_scores(run, &found.subtasks, by);
+            for (found, expected) in found.rows.iter().zip(&expected) {
+                for (found, expected) in found.by_subtask.iter().zip(expected) {
+                    approx::assert_abs_diff_eq!(f64::from(*found), *expected, epsilon = 1e-5);
+                }
+            }
+            let best = |row: usize| expected[row].iter().copied().fold(f64::MIN, f64::max);
+            let mut order: Vec<usize> = (0..24).collect();
+            order.sort_by(|a, b| best(*b).total_cmp(&best(*a)));
+            let order: Vec<_> = order.into_iter().map(|row| found.rows[row].id).collect();
+            let selected = SelectionFile::read(&run.path("run/selection.json")).unwrap().selected;
+            let selected: Vec<_> = selected.into_iter().map(|row| row.id).collect();
+            assert_eq!(selected, order[..6]);
+        }
+
+        #[test]
+        fn a_run_with_whiten_selects_by_cosines_of_the_whole_matrix_inverted() {
+            let run = TestRun::new(24);
+            succeeds(&run, "none");
+            let gradients = run.checksums("gradients");
+            // Stored rows are quantized, and their inner products are the cosines.
+            assert_selects_by(&run, &|pool, target| {
+                pool.iter().map(|x| target.iter().map(|q| dot(x, q)).collect()).collect()
+            });
+            succeeds(&run, "whiten");
+            assert_eq!(run.checksums("gradients"), gradients);
+            assert_selects_by(&run, &|pool, target| {
+                let (moment, dim) = (moment(pool), pool[0].len());
+                // Symmetric, so that rows are columns.
+                let inverse: Vec<Vec<f64>> =
+                    (0..dim).map(|at| solve(&moment, &axis(at, dim))).collect();
+                let times = |q: &[f64]| inverse.iter().map(|row| dot(row, q)).collect::<Vec<_>>();
+                cosines(pool, target, &|x, q| dot(x, &times(q)))
+            });
+            assert_eq!(run.say(&["fsck"]).code, 0);
+        }
+
+        #[test]
+        fn a_run_with_target_selects_by_cosines_of_what_lies_along_the_targets_rows() {
+            let run = TestRun::new(24);
+            // A sum and a spelling.
+            run.write("target.jsonl", &format!("{}\n{}\n", pool_row(33), pool_row(34)));
+            succeeds(&run, "target");
+            assert_selects_by(&run, &|pool, target| {
+                // The squared singular values of two unit rows are 1 ± their cosine.
+                let cosine = dot(&target[0], &target[1]);
+                assert!(1.0 - cosine.abs() > 0.1, "a twentieth is no direction: {cosine}");
+                let gram: Vec<Vec<f64>> =
+                    target.iter().map(|a| target.iter().map(|b| dot(a, b)).collect()).collect();
+                let along = |x: &[f64]| target.iter().map(|q| dot(q, x)).collect::<Vec<_>>();
+                cosines(pool, target, &|x, q| dot(&along(x), &solve(&gram, &along(q))))
+            });
+            assert_eq!(run.say(&["fsck"]).code, 0);
+        }
+    }
 }

@@ -7,8 +7,13 @@ use fs_err as fs;
 use less_select::diagnostics::Diagnostics;
 use less_select::diagnostics::sketch::SketchHalves;
 use less_select::diagnostics::target::{TargetHalves, WithoutCheckpoint};
+use less_select::influence::scores::{ScoreRow, ScoreTable};
 use less_select::method::Method;
-use less_select::report::{CheckpointFacts, Rejected, RunFacts, StageCost, Summary, text, write};
+use less_select::pool::ExampleId;
+use less_select::pool::table::Record;
+use less_select::report::{
+    CheckpointFacts, PoolAndSubset, Rejected, RunFacts, StageCost, Summary, text, write,
+};
 use less_select::selection::Selected;
 use less_select::stage::Stage;
 use serde_json::{Value, json};
@@ -186,9 +191,203 @@ fn composition_is_before_and_after() {
     assert_eq!((n_pool, n_selected), (400, 40));
     let best = &summary.sources[0];
     assert_eq!(best.source, "gsm8k");
-    approx::assert_relative_eq!(best.lift, best.subset_share / 0.05, epsilon = 1e-12);
+    // All of its 20 rows are among the 40: half of the subset, a twentieth of the pool.
+    assert_eq!((best.n_pool, best.n_selected), (20, 20));
+    approx::assert_relative_eq!(best.lift, 10.0, epsilon = 1e-12);
     let by_subtask: u64 = summary.subtasks.iter().map(|subtask| subtask.n_ranked).sum();
     assert_eq!(by_subtask, 399);
+}
+
+/// A pool of rows that are as given, of which nothing is quoted.
+fn pool_of(subtasks: &[&str], rows: Vec<ScoreRow>) -> ScoredPool {
+    let says_nothing = Record { messages: turns(&[]), original: serde_json::Map::new() };
+    let records = vec![says_nothing; rows.len()];
+    let subtasks = subtasks.iter().map(|name| (*name).to_owned()).collect();
+    ScoredPool { scores: ScoreTable { subtasks, rows }, records }
+}
+
+/// Row number `n` of a pool: ids are in order.
+fn score_row(n: u8, source: &str, by_subtask: &[f32]) -> ScoreRow {
+    ScoreRow {
+        id: ExampleId([n; 16]),
+        source: source.to_owned(),
+        n_tokens: 10 + u32::from(n),
+        n_supervised: 1,
+        loss: 1.0,
+        norm: 1.0,
+        flag: None,
+        by_subtask: by_subtask.to_vec(),
+    }
+}
+
+fn flagged(row: ScoreRow) -> ScoreRow {
+    ScoreRow { flag: Some("zero gradient".to_owned()), by_subtask: Vec::new(), ..row }
+}
+
+/// Of ranks without ties the correlation is 1 − 6 Σd² / (n³ − n), d the difference of a
+/// row's ranks: for the five rows of the pool 1 − Σd² / 20, for the three of the subset
+/// 1 − Σd² / 4.
+#[test]
+fn what_goes_along_with_the_score_is_told_of_the_pool_and_of_the_subset() {
+    // Score, tokens that carry loss, tokens, norm, loss. By rank, 1 the lowest:
+    //
+    //         score  supervised  tokens  norm  loss
+    //     a       5           2       5     2   2.5
+    //     b       4           1       3     2   2.5
+    //     c       3           4       4     2   4.5
+    //     d       2           3       1     4   1
+    //     e       1           5       2     5   4.5
+    let rows = [
+        (0.9, 20, 500, 1.0, 1.0),
+        (0.7, 10, 300, 1.0, 1.0),
+        (0.5, 40, 400, 1.0, 2.0),
+        (0.3, 30, 100, 2.0, 0.5),
+        (0.1, 50, 200, 3.0, 2.0),
+    ];
+    let row = |(n, (score, n_supervised, n_tokens, norm, loss))| {
+        let row = score_row(n, "pool", &[score, score - 1.0]);
+        ScoreRow { n_supervised, n_tokens, norm, loss, ..row }
+    };
+    let mut rows: Vec<ScoreRow> = (0..).zip(rows).map(row).collect();
+    // What has no rank goes along with nothing.
+    let outlier = ScoreRow {
+        n_supervised: 1_000,
+        n_tokens: 1,
+        norm: 0.0,
+        loss: f32::NAN,
+        ..score_row(5, "pool", &[])
+    };
+    rows.push(flagged(outlier));
+    let pool = pool_of(&["t/a", "t/b"], rows);
+    let summary = quoting(0, &pool, &pool.top("3"), facts());
+    let PoolAndSubset { pool, subset } = summary.correlations;
+    for (found, expected) in [
+        // d: 3, 3, −1, −1, −4.
+        (pool.n_supervised, Some(1.0 - 36.0 / 20.0)),
+        // d: 0, 1, −1, 1, −1.
+        (pool.n_tokens, Some(1.0 - 4.0 / 20.0)),
+        // Differences from the mean rank, of the scores 2, 1, 0, −1, −2, of the norms
+        // −1, −1, −1, 1, 2: products sum to −8, squares to 10 and 8.
+        (pool.norm, Some(-8.0 / 80_f64.sqrt())),
+        // Of the losses −½, −½, 1½, −2, 1½: products −2½, squares 10 and 9.
+        (pool.loss, Some(-2.5 / 90_f64.sqrt())),
+        // Of a, b and c alone. d: 1, 1, −2.
+        (subset.n_supervised, Some(1.0 - 6.0 / 4.0)),
+        // d: 0, 1, −1.
+        (subset.n_tokens, Some(1.0 - 2.0 / 4.0)),
+        // All three have the same.
+        (subset.norm, None),
+        // Of the scores 1, 0, −1, of the losses −½, −½, 1: products −1½, squares 2 and 1½.
+        (subset.loss, Some(-1.5 / 3_f64.sqrt())),
+    ] {
+        assert_eq!(found.is_some(), expected.is_some(), "{:?}", summary.correlations);
+        approx::assert_abs_diff_eq!(found.unwrap_or(0.0), expected.unwrap_or(0.0), epsilon = 1e-12);
+    }
+    let page = page(&summary);
+    for line in [
+        "Supervised tokens</th><td>−0.80</td><td>−0.50</td>",
+        "All tokens</th><td>+0.80</td><td>+0.50</td>",
+        "Gradient norm</th><td>−0.89</td><td>–</td>",
+        "Loss</th><td>−0.26</td><td>−0.87</td>",
+    ] {
+        assert!(page.contains(line), "{line}");
+    }
+}
+
+/// Twenty rows, two of them without a rank, to select five of.
+fn planted() -> ScoredPool {
+    // How many rows, of what source, by what scores.
+    let plan: [(usize, &str, [f32; 3]); 6] = [
+        // 4 of 20 are sums: 3 of the 5 best, and all best for `a`.
+        (3, "sums", [0.9, 0.1, 0.0]),
+        (1, "sums", [0.2, 0.1, 0.0]),
+        // 12 of 20 are tales: 2 of the 5 best, one for `a` and one for `b`.
+        (1, "tales", [0.8, 0.1, 0.0]),
+        (1, "tales", [0.1, 0.8, 0.0]),
+        (10, "tales", [0.1, 0.3, 0.0]),
+        // 4 of 20 are notes: none of the best; 2 have a rank, for `b`.
+        (2, "notes", [0.0, 0.2, 0.1]),
+    ];
+    let rows = plan.into_iter().flat_map(|(n, source, scores)| vec![(source, scores); n]);
+    let mut rows: Vec<ScoreRow> =
+        (0..).zip(rows).map(|(n, (source, scores))| score_row(n, source, &scores)).collect();
+    rows.extend([18, 19].map(|n| flagged(score_row(n, "notes", &[]))));
+    pool_of(&["t/a", "t/b", "t/c"], rows)
+}
+
+#[test]
+fn lift_is_the_share_of_the_subset_over_that_of_the_pool() {
+    let pool = planted();
+    let summary = quoting(0, &pool, &pool.top("25%"), facts());
+    let sources = summary.sources.iter().map(|of| {
+        (of.source.as_str(), (of.n_pool, of.n_selected), [of.pool_share, of.subset_share, of.lift])
+    });
+    assert_shares(
+        sources,
+        [
+            ("sums", (4, 3), [0.2, 0.6, 3.0]),
+            ("tales", (12, 2), [0.6, 0.4, 2.0 / 3.0]),
+            ("notes", (4, 0), [0.2, 0.0, 0.0]),
+        ],
+    );
+    // Of the 18 that have a rank `a` is the best subtask of 5, `b` of 13, `c` of none.
+    let subtasks = summary.subtasks.iter().map(|of| {
+        let lift = of.lift.unwrap_or(f64::INFINITY);
+        (
+            of.subtask.as_str(),
+            (of.n_ranked, of.n_selected),
+            [of.ranked_share, of.subset_share, lift],
+        )
+    });
+    assert_shares(
+        subtasks,
+        [
+            ("t/a", (5, 4), [5.0 / 18.0, 0.8, 2.88]),
+            ("t/b", (13, 1), [13.0 / 18.0, 0.2, 3.6 / 13.0]),
+            ("t/c", (0, 0), [0.0, 0.0, f64::INFINITY]),
+        ],
+    );
+    let text = text(&summary);
+    let table = text.split("\n\n").find(|block| block.starts_with("Source")).unwrap();
+    insta::assert_snapshot!(table, @r"
+    Source  pool  share  selected  share  lift
+    sums       4  20.0%         3  60.0%  3.0×
+    tales     12  60.0%         2  40.0%  0.7×
+    notes      4  20.0%         0   0.0%  0.0×
+    ");
+}
+
+#[test]
+fn what_rows_were_taken_for_changes_neither_lift_nor_correlations() {
+    let pool = planted();
+    let by_score = pool.top("25%");
+    let mut in_turn = by_score.clone();
+    for place in &mut in_turn {
+        place.subtask = 2;
+        place.score = pool.scores.rows[place.position].by_subtask[2];
+    }
+    let [by_score, in_turn] = [by_score, in_turn].map(|of| quoting(0, &pool, &of, facts()));
+    assert_eq!(in_turn.subtasks, by_score.subtasks);
+    assert_eq!(in_turn.correlations, by_score.correlations);
+    assert!(by_score.correlations.subset.n_tokens.is_some());
+}
+
+/// Names, counts, and shares with the lift, in order.
+type Shares<'a> = (&'a str, (u64, u64), [f64; 3]);
+
+#[track_caller]
+fn assert_shares<'a, const N: usize>(
+    found: impl Iterator<Item = Shares<'a>>,
+    expected: [Shares<'_>; N],
+) {
+    let found: Vec<_> = found.collect();
+    assert_eq!(found.len(), N, "{found:?}");
+    for ((name, counts, shares), expected) in found.into_iter().zip(expected) {
+        assert_eq!((name, counts), (expected.0, expected.1));
+        for (share, expected) in shares.into_iter().zip(expected.2) {
+            approx::assert_relative_eq!(share, expected, epsilon = 1e-12);
+        }
+    }
 }
 
 #[test]

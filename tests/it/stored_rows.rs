@@ -54,6 +54,37 @@ fn likeness_is_the_cosine_of_all_checkpoints_rows_by_weight() {
     }
 }
 
+/// The likeness of all rows of a pool, more than a thread takes at once, with three of
+/// them: by one thread, by three, and asked for one by one.
+fn likeness(dtype: StoreDtype, shard_rows: usize) -> [Vec<u32>; 3] {
+    let (pool, target) = (toy::pool(150, 5), toy::target(6));
+    let kinds = vec![GradientKind::AdamV];
+    let setup = Setup { kinds, proj_dim: 256, dtype, shard_rows, ..Setup::default() };
+    let world = World::new(&Setup { projection: ProjectionKind::Sjlt, ..setup }, &pool, &target, 2);
+    let scores = world.score_as(&pool, GradientKind::AdamV, Aggregation::MeanOfCosines);
+    let stores = world.pools.into_iter().zip([0.8, 0.2]).collect();
+    let stored = StoredRows::new(stores, GradientKind::AdamV, &scores).unwrap();
+    let (queries, rows) = ([140, 3, 77], (0..pool.rows.len()).collect::<Vec<_>>());
+    let by_threads = |n_threads: usize| {
+        let threads = rayon::ThreadPoolBuilder::new().num_threads(n_threads).build().unwrap();
+        threads.install(|| stored.cosines(&queries, &rows))
+    };
+    let one = |row: &usize| queries.map(|query| stored.cosines(&[query], &[*row])[0]);
+    let one_by_one = rows.iter().flat_map(one).collect();
+    [by_threads(1), by_threads(3), one_by_one]
+        .map(|found| found.into_iter().map(f32::to_bits).collect())
+}
+
+#[test]
+fn likeness_depends_on_neither_shards_nor_threads_nor_what_else_is_asked_for() {
+    for dtype in [StoreDtype::F32, StoreDtype::I4] {
+        let [expected, three_threads, one_by_one] = likeness(dtype, 150);
+        assert_eq!(three_threads, expected, "{dtype}");
+        assert_eq!(one_by_one, expected, "{dtype}");
+        assert_eq!(likeness(dtype, 3), [(); 3].map(|()| expected.clone()), "{dtype}");
+    }
+}
+
 #[test]
 fn a_row_that_is_not_stored_is_named() {
     let (pool, target) = (toy::pool(20, 3), toy::target(4));
