@@ -194,7 +194,8 @@ impl Summary {
         let all: Vec<&ScoreRow> = scores.rows.iter().collect();
         let kept: Vec<&ScoreRow> = rows_of(scores, selected).map(|(row, _)| row).collect();
         let lengths = PoolAndSubset { pool: Lengths::of(&all), subset: Lengths::of(&kept) };
-        // By the best subtask of each, as the pool's are: it may have been taken for another.
+        // By the best score of each, as the pool's are: it may have been taken for another
+        // subtask.
         let ranked_kept = ranked.iter().filter(|place| is_selected[place.position]).copied();
         let ranked_kept: Vec<Selected> = ranked_kept.collect();
         let correlated = |places| Correlations::of(&rows_of(scores, places).collect::<Vec<_>>());
@@ -209,7 +210,7 @@ impl Summary {
             size: Size::of(&all, &kept, ranked.len()),
             seconds: run.stages.iter().map(|stage| stage.seconds).sum(),
             warnings,
-            subtasks: SubtaskShare::of(&scores.subtasks, &ranked, &ranked_kept),
+            subtasks: SubtaskShare::of(&scores.subtasks, &ranked, selected),
             subtasks_by_source: SubtasksBySource::of(scores, &ranked, selected, &sources),
             sources,
             scores: Scores::of(&ranked, &is_selected),

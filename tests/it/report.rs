@@ -358,7 +358,7 @@ fn lift_is_the_share_of_the_subset_over_that_of_the_pool() {
 }
 
 #[test]
-fn what_rows_were_taken_for_changes_neither_lift_nor_correlations() {
+fn what_rows_were_taken_for_counts_in_shares_and_not_in_correlations() {
     let pool = planted();
     let by_score = pool.top("25%");
     let mut in_turn = by_score.clone();
@@ -367,7 +367,12 @@ fn what_rows_were_taken_for_changes_neither_lift_nor_correlations() {
         place.score = pool.scores.rows[place.position].by_subtask[2];
     }
     let [by_score, in_turn] = [by_score, in_turn].map(|of| quoting(0, &pool, &of, facts()));
-    assert_eq!(in_turn.subtasks, by_score.subtasks);
+    let n_selected = |of: &Summary| -> Vec<u64> {
+        of.subtasks.iter().map(|subtask| subtask.n_selected).filter(|n| *n > 0).collect()
+    };
+    let n_rows = n_selected(&by_score).iter().sum::<u64>();
+    assert!(n_selected(&by_score).len() > 1, "taken for several");
+    assert_eq!(n_selected(&in_turn), [n_rows], "taken for one");
     assert_eq!(in_turn.correlations, by_score.correlations);
     assert!(by_score.correlations.subset.n_tokens.is_some());
 }
