@@ -163,7 +163,7 @@ mod tests {
     }
 
     fn for_subtask(subtask: usize) -> Selected {
-        Selected { position: 0, rank: 1, score: 0.5, subtask }
+        Selected { position: 0, rank: 1, score: 0.5, subtask, example: None }
     }
 
     #[test]
