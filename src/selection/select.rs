@@ -250,6 +250,7 @@ mod tests {
         matrix: Matrix,
         scores: ScoreTable,
         vectors: Vectors,
+        sources: [String; 2],
     }
 
     impl World {
@@ -278,18 +279,22 @@ mod tests {
             }
             let plain: Vec<&[f32]> = cosines.iter().map(Vec::as_slice).collect();
             let matrix = Matrix::new(&[0, 0, 1], &plain);
-            Self { matrix, scores, vectors: Vectors(vectors) }
+            let sources = ["a", "b"].map(str::to_owned);
+            Self { matrix, scores, vectors: Vectors(vectors), sources }
+        }
+
+        /// Everything, by target sources a and b.
+        fn from(&self) -> SelectFrom<'_> {
+            SelectFrom {
+                scores: &self.scores,
+                target_sources: &self.sources,
+                examples: Some(&self.matrix),
+                rows: Some(&self.vectors),
+            }
         }
 
         fn select(&self, settings: &SelectionSettings, budget: &str) -> Taken {
-            let sources = ["a".to_owned(), "b".to_owned()];
-            let from = SelectFrom {
-                scores: &self.scores,
-                target_sources: &sources,
-                examples: Some(&self.matrix),
-                rows: Some(&self.vectors),
-            };
-            select(from, settings, budget.parse().unwrap(), &mut Open).unwrap()
+            select(self.from(), settings, budget.parse().unwrap(), &mut Open).unwrap()
         }
     }
 
@@ -382,15 +387,9 @@ mod tests {
             target: &str,
             budget: &str,
         ) -> Vec<(usize, usize)> {
-            let sources = ["a".to_owned(), "b".to_owned()];
-            let from = SelectFrom {
-                scores: &self.scores,
-                target_sources: &sources,
-                examples: Some(&self.matrix),
-                rows: Some(&self.vectors),
-            };
             let budget = budget.parse().unwrap();
-            let taken = select_for_target(from, settings, target, budget, &mut Open).unwrap();
+            let taken =
+                select_for_target(self.from(), settings, target, budget, &mut Open).unwrap();
             assert!(taken.rows.iter().zip(1..).all(|(row, rank)| row.rank == rank));
             taken.rows.iter().map(|row| (row.position, row.subtask)).collect()
         }
