@@ -144,6 +144,26 @@ mod tests {
     }
 
     #[test]
+    fn what_was_refused_for_good_outlives_a_reset_and_the_rest_does_not() {
+        let said = |_: &usize| {
+            vec![Message { role: "user".to_owned(), content: "the same words".to_owned() }]
+        };
+        let read = |positions: &[usize]| -> Result<Vec<Vec<Message>>, ()> {
+            Ok(positions.iter().map(said).collect())
+        };
+        let mut gate = TextGate::new(0.8, Vec::new(), &read);
+        let admit = |gate: &mut TextGate<'_, ()>, position| {
+            gate.admit(Pick { position, subtask: 0, example: None })
+        };
+        assert!(admit(&mut gate, 0) && !admit(&mut gate, 1));
+        gate.keep();
+        assert!(!admit(&mut gate, 2));
+        gate.reset();
+        assert!(admit(&mut gate, 3), "nothing counts as seen");
+        assert_eq!(gate.into_refused(), Ok(vec![(1, 0)]));
+    }
+
+    #[test]
     fn a_text_that_cannot_be_read_fails_the_selection() {
         let read = |_: &[usize]| Err("disk on fire");
         let mut gate = TextGate::new(0.8, vec![0], &read);
