@@ -126,6 +126,7 @@ impl HasExitCode for VerifyError {
         let code = match self {
             Self::NoSubset(_) => ExitCode::Incomplete,
             Self::SameName(_)
+            | Self::NoReference { .. }
             | Self::Name(_)
             | Self::NeedsRun(_)
             | Self::NoForecast(_)

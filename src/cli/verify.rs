@@ -9,7 +9,7 @@ use super::exit::CliError;
 use super::{Answer, Context};
 use crate::method::Method;
 use crate::pipeline::contenders::{Rival, TrainingLength};
-use crate::pipeline::verify::{REFERENCE, Verification};
+use crate::pipeline::verify::{RANDOM, Verification};
 use crate::pool::Source;
 use crate::run_dir::RunDir;
 use crate::verify::text;
@@ -28,7 +28,7 @@ pub(super) struct VerifyArgs {
 
     /// Instead: train on so many random halves of the pool, and say how well the scores
     /// foretell the target's losses (a linear datamodeling score)
-    #[arg(long, value_name = "N", conflicts_with_all = ["eval", "others", "against", "seeds", "tokens"])]
+    #[arg(long, value_name = "N", conflicts_with_all = ["eval", "others", "against", "reference", "seeds", "tokens"])]
     #[arg(value_parser = clap::value_parser!(u32).range(3..))]
     halves: Option<u32>,
 
@@ -37,6 +37,11 @@ pub(super) struct VerifyArgs {
     /// no model: bm25, ngram, length, random-balanced
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "random,base")]
     against: Vec<Baseline>,
+
+    /// Compare the others with this one [default: random, where it is among them]; the
+    /// run's own rows are called `subset`
+    #[arg(long, value_name = "NAME")]
+    reference: Option<String>,
 
     /// Trainings of each contender; what was trained earlier counts, too
     #[arg(long, value_name = "N", default_value_t = 3)]
@@ -100,7 +105,7 @@ impl Baseline {
             Rival::Method(method) => method.name(),
             Rival::Full => "full",
             Rival::Base => "base",
-            Rival::Random | Rival::Rows(_) => REFERENCE,
+            Rival::Random | Rival::Rows(_) => RANDOM,
         }
     }
 }
@@ -134,6 +139,7 @@ pub(super) fn verify(context: &Context<'_>, args: &VerifyArgs) -> Result<Answer,
         },
         learning_rate: args.training_rate,
         answer_tokens: args.answers.map(|n| n as usize),
+        reference: args.reference.clone(),
     };
     let found = context.pipeline().verify(&wanted)?;
     Ok(Answer::done(text(&found), json!(found)))

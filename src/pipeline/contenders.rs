@@ -27,7 +27,8 @@ pub enum Rival {
     Base,
     /// The whole pool.
     Full,
-    /// As many rows of the pool as the subset has, drawn anew for every seed.
+    /// As many rows of the pool as the subset has, drawn anew for every seed from those
+    /// that a selection may take.
     Random,
     /// As many rows of the pool as the subset has, those that a run by a method that asks
     /// no model would select.
@@ -74,7 +75,11 @@ impl Run<'_> {
                 Rival::Rows(source) => self.ingest_contender(name, source, &wanted.eval)?,
                 _ => self.dir.table(Split::Pool),
             };
-            let heads = ExampleTable::open(&table)?.rows().to_vec();
+            let mut heads = ExampleTable::open(&table)?.rows().to_vec();
+            if *rival == Rival::Random {
+                let contaminated = self.contaminated()?;
+                heads.retain(|row| !contaminated.contains(&row.id));
+            }
             let n_rows = contenders.first().map_or(heads.len(), |subset| subset.heads.len());
             let rows = match rival {
                 Rival::Base => Rows::None,

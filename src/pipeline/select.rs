@@ -297,6 +297,14 @@ impl Run<'_> {
         Ok(Some(ids))
     }
 
+    /// Rows of the pool that no selection takes, for what they say.
+    pub(super) fn contaminated(&self) -> Result<BTreeSet<ExampleId>, PipelineError> {
+        let pool = ExampleTable::open(&self.dir.table(Split::Pool))?;
+        let target = ExampleTable::open(&self.dir.table(Split::Target))?;
+        let found = contamination(self, &pool, &target)?.rows;
+        Ok(found.into_iter().map(|found| pool.rows()[found.row].id).collect())
+    }
+
     /// The cosines that the score stage recorded.
     pub(super) fn example_scores(&self) -> Result<ExampleScores, PipelineError> {
         let paths = self.cosines_files()?;

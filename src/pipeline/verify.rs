@@ -43,10 +43,13 @@ pub struct Verification {
     pub learning_rate: f64,
     /// Most tokens of an answer that the model gives itself, for F1; `None` asks for none.
     pub answer_tokens: Option<usize>,
+    /// The contender that the others are compared with; `None` is [`RANDOM`], where it is
+    /// among them.
+    pub reference: Option<String>,
 }
 
-/// The contender that the others are compared with.
-pub const REFERENCE: &str = "random";
+/// The name of [`Rival::Random`].
+pub const RANDOM: &str = "random";
 
 /// The settings of a verification are of no use.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +70,14 @@ pub enum VerifyError {
     /// Two contenders have one name.
     #[error("two contenders are called `{0}`; name one of them: NAME=PATH")]
     SameName(String),
+    /// The one to compare with is not there.
+    #[error("no contender is called `{wanted}`, to compare the others with: {there}")]
+    NoReference {
+        /// The name.
+        wanted: String,
+        /// The names that there are.
+        there: String,
+    },
     /// A name would be no file name.
     #[error("`{0}` is no name for a contender: letters, digits, `-`, `_` and `.`")]
     Name(String),
@@ -114,6 +125,7 @@ impl Run<'_> {
         wanted: &Verification,
         checksums: &mut Checksums,
     ) -> Result<Vec<Comparison>, PipelineError> {
+        let reference = reference(wanted)?;
         let contenders = self.contenders(wanted)?;
         let eval = self.dir.verify_data(SUBSET).join(TARGET_TABLE);
         let eval_rows = eval_rows(ExampleTable::open(&eval)?.rows(), wanted.n_eval_rows);
@@ -151,7 +163,7 @@ impl Run<'_> {
         };
         let outcomes = self.outcomes(&plan)?;
         let f1 = plan.answer_tokens.map(|_| self.f1(&plan, &outcomes)).transpose()?;
-        let found = compare(&outcomes, f1.as_deref(), REFERENCE);
+        let found = compare(&outcomes, f1.as_deref(), reference);
         crate::fs::write_json(&self.dir.verify_json(), &found)?;
         Ok(found)
     }
@@ -230,6 +242,17 @@ impl Run<'_> {
         self.worker_alone(&["verify", "--plan", &path])?;
         Ok(())
     }
+}
+
+/// The contender that the others are compared with.
+fn reference(wanted: &Verification) -> Result<&str, VerifyError> {
+    let Some(name) = &wanted.reference else { return Ok(RANDOM) };
+    let there = wanted.rivals.iter().map(|(rival, _)| rival.as_str());
+    let there: Vec<&str> = std::iter::once(SUBSET).chain(there).collect();
+    if there.contains(&name.as_str()) {
+        return Ok(name);
+    }
+    Err(VerifyError::NoReference { wanted: name.clone(), there: there.join(", ") })
 }
 
 /// Positions of the first rows of every source, ascending.

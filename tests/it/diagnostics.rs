@@ -7,7 +7,7 @@ use std::path::Path;
 
 use less_select::diagnostics::sketch::{SketchHalves, sketch_halves};
 use less_select::diagnostics::target::{TargetHalves, target_halves, without_checkpoints};
-use less_select::diagnostics::{Diagnostics, NOISE, Sample, beyond_chance};
+use less_select::diagnostics::{Diagnostics, N_SAMPLE, NOISE, Sample, beyond_chance};
 use less_select::gradient::direction::GradientKind;
 use less_select::gradient::layout::ParamLayout;
 use less_select::influence::Aggregation;
@@ -221,6 +221,37 @@ fn what_examples_take_in_turn_is_compared_where_they_take_turns() {
     // of the rows are the second's, others without the first checkpoint.
     assert_eq!(overlaps(Selector::Top, "5"), [1.0, 1.0]);
     assert_eq!(overlaps(Selector::RoundRobin, "10"), [0.5, 1.0]);
+}
+
+/// Rows 2 and 3 are third and fourth in the lists of both examples, but not by the first
+/// checkpoint alone, and what two lists have is taken first. So lists of four change
+/// without the second checkpoint, and lists of two do not.
+#[test]
+fn a_number_of_neighbors_is_as_large_a_part_of_the_sample_as_of_the_pool() {
+    let dir = tempfile::tempdir().unwrap();
+    let cosine = |checkpoint: usize, row: usize, example: usize| match (checkpoint, row) {
+        (_, row) if row == 10 * example => 0.9,
+        (_, row) if row == 10 * example + 1 => 0.8,
+        (0, 2..4) => 0.6,
+        (1, 2..4) => 0.7,
+        (0, 20..22) if example == 0 => 0.65,
+        (0, 30..32) if example == 1 => 0.65,
+        _ => -(row as f64) / 1e6,
+    };
+    let n = 2 * N_SAMPLE;
+    let examples = cosines(dir.path(), n, &[0, 0], &[0.5, 0.5], cosine);
+    let scores = table((0..n).map(|row| 1.0 - row as f32 / n as f32));
+    let overlaps = |neighbors: &str| {
+        let neighbors = neighbors.parse().unwrap();
+        let settings = SelectionSettings { neighbors, ..selecting(Selector::Knn) };
+        let from = from(&scores, Some(&examples));
+        let selected = select(from, &settings, "8".parse().unwrap(), &mut Open).unwrap().rows;
+        let sample = Sample::of(from, &settings, &selected).unwrap();
+        let without = without_checkpoints(&examples, &sample);
+        without.iter().map(|without| without.overlap).collect::<Vec<_>>()
+    };
+    assert_eq!(overlaps("8"), [1.0, 0.5]);
+    assert_eq!(overlaps("4"), [1.0, 1.0]);
 }
 
 #[test]

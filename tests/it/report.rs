@@ -553,6 +553,21 @@ fn the_page_carries_the_listed_rows_as_they_are() {
     assert!(json.contains("\\u003cb\\u003eslow"), "markup of a row is escaped");
 }
 
+#[test]
+fn subtasks_past_the_25th_are_on_the_page_too() {
+    let crowded = crowded();
+    let page = page(&summary(&crowded, &crowded.top("20%"), facts()));
+    // Names may be broken over lines.
+    let page = page.replace("<wbr>", "").replace("&#x2f;", "/");
+    let section = page.split(r#"<h2 id="subtasks">"#).nth(1).unwrap();
+    let (first, rest) = section.split_once("More subtasks (25)").unwrap();
+    let rest = rest.split("</details>").next().unwrap();
+    for subtask in &crowded.scores.subtasks {
+        let row = format!(r#"<th scope="row">{subtask}</th>"#);
+        assert_eq!(first.matches(&row).count() + rest.matches(&row).count(), 1, "{subtask}");
+    }
+}
+
 /// Leaves pages to look at, which `scripts/browser` opens.
 #[test]
 fn pages_to_look_at_are_written() {

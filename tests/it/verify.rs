@@ -111,6 +111,31 @@ fn trials_are_kept_and_a_lost_one_comes_out_the_same() {
 }
 
 #[test]
+fn the_others_are_compared_with_whom_one_asks_for() {
+    let run = with_eval(TestRun::new(24));
+    assert_eq!(run.run(&["--budget", "6"]).code, 0);
+    let verify = |args: &[&str]| run.run(&[&VERIFY[..], args].concat());
+    let differences = |args: &[&str]| -> BTreeMap<String, Option<f64>> {
+        let said = verify(&[&["--json"], args].concat());
+        let found: Value = serde_json::from_str(&said.stdout).unwrap();
+        let standings = found[0]["standings"].as_array().unwrap().iter();
+        let difference = |standing: &Value| standing["loss-difference"]["mean"].as_f64();
+        let name = |standing: &Value| standing["contender"].as_str().unwrap().to_owned();
+        standings.map(|standing| (name(standing), difference(standing))).collect()
+    };
+    let random = differences(&[]);
+    let subset = differences(&["--reference", "subset"]);
+    assert_eq!((random["random"], subset["subset"]), (None, None));
+    assert_relative_eq!(random["subset"].unwrap(), -subset["random"].unwrap());
+    let rest = subset["base"].unwrap() - subset["random"].unwrap();
+    assert_relative_eq!(random["base"].unwrap(), rest, epsilon = 1e-9);
+
+    let said = verify(&["--reference", "full"]);
+    assert_eq!(said.code, 2);
+    insta::assert_snapshot!(said.stderr, @"error: no contender is called `full`, to compare the others with: subset, random, base");
+}
+
+#[test]
 fn the_time_of_trials_is_told_by_those_that_are_done_and_before_by_the_gradients() {
     let run = with_eval(TestRun::new(24));
     assert_eq!(run.run(&["--budget", "6"]).code, 0);
@@ -159,16 +184,7 @@ fn told_seconds(dir: &RunDir) -> f64 {
 
 #[test]
 fn a_rival_by_a_method_has_the_rows_that_the_method_selects() {
-    let run = with_eval(TestRun::new(24));
-    // A row that must not be taken, whatever its score is.
-    let said = "One two three four five six seven eight nine ten eleven twelve thirteen owls.";
-    let row = message_row("", "Count the owls.", said) + "\n";
-    run.write(
-        "pool.jsonl",
-        &(0..24).map(|row| pool_row(row) + "\n").chain([row.clone()]).collect::<String>(),
-    );
-    let target = fs_err::read_to_string(run.path("target.jsonl")).unwrap();
-    run.write("target.jsonl", &format!("{target}\n{row}"));
+    let run = with_a_row_of_the_target();
     let budget = ["--budget", "6"];
     let selected = |method: &str| {
         assert_eq!(run.run(&[&budget[..], &["--method", method]].concat()).code, 0);
@@ -190,18 +206,47 @@ fn a_rival_by_a_method_has_the_rows_that_the_method_selects() {
     let args = [&budget[..], &["--selector", "top", "--against", &against]].concat();
     let said = run.run(&[&VERIFY[..3], &["--seeds", "1", "--tokens", "600"], &args].concat());
     assert_eq!(said.code, 0, "{}", said.stderr);
-    let plan = fs_err::read(run.run_dir().join("verify/plan.json")).unwrap();
-    let plan: Plan = serde_json::from_slice(&plan).unwrap();
     for (method, (selected, _)) in wanted {
-        let trial = plan.trials.iter().find(|trial| trial.contender == method).unwrap();
-        let ids = trial.rows.as_ref().unwrap().ids.clone().unwrap();
-        assert_eq!(ids, selected.into_iter().collect::<Vec<_>>(), "{method}");
+        assert_eq!(trained_on(&run, method), selected, "{method}");
     }
     // What they were taken by is not kept.
     for entry in fs_err::read_dir(run.run_dir()).unwrap() {
         let name = entry.unwrap().file_name();
         assert!(!name.to_string_lossy().starts_with(UNFINISHED), "{}", name.display());
     }
+}
+
+#[test]
+fn random_rows_are_such_as_a_selection_may_take() {
+    let run = with_a_row_of_the_target();
+    assert_eq!(run.run(&["--budget", "24"]).code, 0);
+    let args = ["--budget", "24", "--seeds", "1", "--tokens", "600", "--against", "random"];
+    let said = run.run(&[&VERIFY[..3], &args].concat());
+    assert_eq!(said.code, 0, "{}", said.stderr);
+    let selected = SelectionFile::read(&run.run_dir().join("selection.json")).unwrap().selected;
+    // All of the pool but the row that the target has, too.
+    let selected: BTreeSet<ExampleId> = selected.into_iter().map(|row| row.id).collect();
+    assert_eq!((selected.len(), trained_on(&run, "random")), (24, selected));
+}
+
+/// A pool of 25 rows, one of which must not be taken, whatever its score is.
+fn with_a_row_of_the_target() -> TestRun {
+    let run = with_eval(TestRun::new(24));
+    let said = "One two three four five six seven eight nine ten eleven twelve thirteen owls.";
+    let row = message_row("", "Count the owls.", said) + "\n";
+    for name in ["pool.jsonl", "target.jsonl"] {
+        let rows = fs_err::read_to_string(run.path(name)).unwrap();
+        run.write(name, &format!("{}\n{row}", rows.trim_end()));
+    }
+    run
+}
+
+/// The rows of a contender in the last verification.
+fn trained_on(run: &TestRun, contender: &str) -> BTreeSet<ExampleId> {
+    let plan = fs_err::read(run.run_dir().join("verify/plan.json")).unwrap();
+    let plan: Plan = serde_json::from_slice(&plan).unwrap();
+    let trial = plan.trials.into_iter().find(|trial| trial.contender == contender).unwrap();
+    trial.rows.unwrap().ids.unwrap().into_iter().collect()
 }
 
 #[test]
@@ -314,6 +359,18 @@ fn trainings_that_make_no_sense_are_refused_before_any() {
     insta::assert_snapshot!(refused(&["--training-rate", "inf"]), @"error: invalid value 'inf' for '--training-rate <RATE>': not a number above zero");
     insta::assert_snapshot!(refused(&["--eval-rows", "0"]), @"error: invalid value '0' for '--eval-rows <N>': 0 is not in 1..=4294967295");
     insta::assert_snapshot!(refused(&["--tokens", "1000000000000000"]), @"error: `subset` would pass over its rows 4566210045662 times, and 1000 is the most: train on fewer tokens");
+}
+
+#[test]
+fn a_model_that_diverges_is_named_with_the_example() {
+    let run = with_eval(TestRun::new(24));
+    assert_eq!(run.run(&["--budget", "6"]).code, 0);
+    // Its only step with a learning rate is the last.
+    let args = ["--training-rate", "1e30", "--tokens", "250", "--against", "base"];
+    let said = run.run(&[&VERIFY[..3], &args].concat());
+    assert_eq!(said.code, 65);
+    let cause = said.stderr.lines().last().unwrap_or_default().trim_start();
+    insta::assert_snapshot!(cause, @"caused by: trained on `subset`, the model's loss on row 250b6ffc2038b241e8cf30215387904e of the evaluation is NaN: its numbers went out of bounds, which a lower --training-rate may prevent");
 }
 
 #[test]
