@@ -3,11 +3,13 @@
 # The direction of gradients that ranks; the others are stored along, so that all
 # contenders share one store.
 KINDS = ("adam-v", "adam", "less-code", "sgd")
+# Those of the store of more dimensions.
+KINDS_32K = ("adam-v", "adam", "sgd")
 
 
-def less(kind, *more):
+def less(kind, *more, kinds=KINDS):
     """LESS with a direction."""
-    others = [other for other in KINDS if other != kind]
+    others = [other for other in kinds if other != kind]
     return ["--gradient", ",".join([kind, *others]), *by_score(more)]
 
 
@@ -40,6 +42,8 @@ CONTENDERS = {
     "sgd.round-robin": less("sgd", "--selector", "round-robin"),
     "adam.round-robin": less("adam", "--selector", "round-robin"),
     "less-code.round-robin": less("less-code", "--selector", "round-robin"),
+    "adam-v.32k.round-robin": less("adam-v", "--selector", "round-robin", kinds=KINDS_32K),
+    "adam.32k.round-robin": less("adam", "--selector", "round-robin", kinds=KINDS_32K),
     "adam-v.knn": less("adam-v", "--selector", "knn"),
     "adam-v.knn-kde": less("adam-v", "--selector", "knn-kde"),
     "adam-v.mmr": less("adam-v", "--selector", "mmr"),
@@ -61,6 +65,14 @@ CONTENDERS = {
 FINALISTS = ("adam-v.round-robin", "adam-v", "sgd.round-robin", "rds.round-robin", "bm25")
 
 
+def store(name):
+    """Settings of the stored rows that a contender is scored by, and the folder's name."""
+    if ".32k" in name:
+        # As many bytes a row as the other's.
+        return "gradients-32k", ["--proj-dim", 32_768, "--store-dtype", "i4"]
+    return "gradients", ["--proj-dim", 8192, "--store-dtype", "f16"]
+
+
 def takes_gradients(name):
     """Whether a contender is scored by gradients."""
     return "--gradient" in CONTENDERS[name]
@@ -69,3 +81,9 @@ def takes_gradients(name):
 def name(contender):
     """The name of what `verify` calls so."""
     return FIRST if contender == "subset" else contender
+
+
+def ordered(found):
+    """Names of `verify`, as the list has them; those that are not in it follow."""
+    known = list(CONTENDERS)
+    return sorted(found, key=lambda of: known.index(name(of)) if name(of) in known else len(known))

@@ -30,7 +30,8 @@ def draw(comparisons):
     parts, top = [], 0
     for pool in pools:
         tables = {name: comparisons[pool, name] for name in evals if (pool, name) in comparisons}
-        names = ordered({name for table in tables.values() for name in differences(table)})
+        names = {name for table in tables.values() for name in differences(table)}
+        names = contenders.ordered(sorted(names))
         for at, name in enumerate(names):
             y = top + HEAD + ROW * at + ROW - 5
             parts.append(f'<text x="{LABELS - 10}" y="{y}" text-anchor="end">{escape(name)}</text>')
@@ -71,8 +72,7 @@ def panel(left, top, pool, name, names, table):
             continue
         mean, half = found[contender]
         # Without an interval nothing is known to differ.
-        is_known = half is not None and abs(mean) > half
-        kind = "equal" if not is_known else "better" if mean < 0 else "worse"
+        kind = "equal" if half is None or abs(mean) <= half else "better" if mean < 0 else "worse"
         half = half or 0
         y = top + HEAD + ROW * at + ROW / 2
         yield (
@@ -90,9 +90,3 @@ def differences(table):
             name = contenders.name(standing["contender"])
             found[name] = (difference["mean"], difference["half-width"])
     return found
-
-
-def ordered(names):
-    """As the list of contenders has them."""
-    known = list(contenders.CONTENDERS)
-    return sorted(names, key=lambda name: (name not in known, known.index(name) if name in known else 0))

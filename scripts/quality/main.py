@@ -36,24 +36,25 @@ class Experiment:
     def __init__(self, program, data, work, model):
         self.program, self.data, self.work, self.model = program, data, work, model
 
-    def settings(self, pool, targets):
-        paths = [f"{name}={self.work / 'target' / name}.jsonl" for name in targets]
+    def settings(self, pool, name, targets):
+        folder, store = contenders.store(name)
+        paths = [f"{target}={self.work / 'target' / target}.jsonl" for target in targets]
         return [
             *("--model", self.model, "--pool", self.work / "pools" / pool),
             *(f"--target={path}" for path in paths),
-            *("--store-dtype", "f16", "--gradient-store", self.work / "gradients" / pool),
+            *(*store, "--gradient-store", self.work / folder / pool),
         ]
 
     def gradients(self, pool):
         """One warm-up and one gradient pass for all directions and targets."""
-        settings = self.settings(pool, samples.TARGETS.values())
+        settings = self.settings(pool, contenders.FIRST, samples.TARGETS.values())
         kinds = ["--gradient", ",".join(contenders.KINDS)]
         for stage in ("ingest", "warmup", "gradients"):
             self.program(stage, "--run", self.work / "base" / pool, *settings, *kinds)
 
     def select(self, pool, name, targets, run):
         """A run of a contender."""
-        settings = self.settings(pool, targets)
+        settings = self.settings(pool, name, targets)
         if contenders.takes_gradients(name):
             settings += ["--checkpoints", self.work / "base" / pool / "checkpoints"]
         flags = ["--budget", "5%", "--subset-per-target", *contenders.CONTENDERS[name]]
@@ -80,25 +81,31 @@ class Experiment:
             more = [f"{name}={found[target]}" for name, found in subsets.items()]
             if eval_name in samples.ANSWER_TOKENS:
                 more += ["--answers", samples.ANSWER_TOKENS[eval_name]]
-            self.compare(place, pool, more, [eval_name], "random,base", n_seeds)
+            more += ["--tokens", N_TOKENS, "--against", "random,base", "--seeds", n_seeds]
+            # With what is trained at hand the second takes no time.
+            for reference in ("random", "subset"):
+                self.compare(place, pool, [eval_name], reference, more)
 
     def verify_full(self, pool, evals):
-        """The whole pool, in as many passes: once for all evaluations."""
+        """The whole pool, in as many passes: once for all evaluations, as is every subset."""
         place = self.work / "trials" / f"{pool}-full"
         self.select(pool, contenders.FIRST, samples.TARGETS.values(), place)
-        self.compare(place, pool, ["--passes", 3, "--equal-passes"], evals, "full", 1)
+        found = self.subsets(pool, contenders.FIRST)
+        more = [f"for-{target}={subset}" for target, subset in found.items()]
+        more += ["--passes", 3, "--equal-passes", "--against", "full,base", "--seeds", 1]
+        self.compare(place, f"{pool}, equal passes", evals, "full", more)
 
-    def compare(self, place, pool, more, evals, against, n_seeds):
-        if "--passes" not in more:
-            more = [*more, "--tokens", N_TOKENS]
+    def compare(self, place, pool, evals, reference, more):
+        """Keeps what `verify` prints, beside the name of the pool."""
         found = self.program(
             *("verify", "--run", place, "--model", self.model, *more),
+            *("--reference", reference, "--json"),
             *(f"--eval={name}={self.work / 'eval' / name}.jsonl" for name in evals),
-            *("--against", against, "--seeds", n_seeds, "--json"),
         )
-        out = self.work / "found" / f"{place.name}.json"
+        found = [{"pool": pool, **comparison} for comparison in json.loads(found)]
+        out = self.work / "found" / f"{place.name}-{reference}.json"
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_bytes(found)
+        out.write_text(json.dumps(found))
 
 
 def run(experiment, pools, names, evals):
