@@ -87,6 +87,5 @@ def differences(table):
     for standing in table["standings"]:
         difference = standing["loss-difference"]
         if difference and standing["contender"] != "base":
-            name = contenders.name(standing["contender"])
-            found[name] = (difference["mean"], difference["half-width"])
+            found[standing["contender"]] = (difference["mean"], difference["half-width"])
     return found

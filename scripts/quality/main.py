@@ -47,7 +47,8 @@ class Experiment:
 
     def gradients(self, pool):
         """One warm-up and one gradient pass for all directions and targets."""
-        settings = self.settings(pool, contenders.FIRST, samples.TARGETS.values())
+        # The store of more dimensions is filled by the first who asks for it.
+        settings = self.settings(pool, "adam-v", samples.TARGETS.values())
         kinds = ["--gradient", ",".join(contenders.KINDS)]
         for stage in ("ingest", "warmup", "gradients"):
             self.program(stage, "--run", self.work / "base" / pool, *settings, *kinds)
@@ -102,7 +103,7 @@ class Experiment:
             *("--reference", reference, "--json"),
             *(f"--eval={name}={self.work / 'eval' / name}.jsonl" for name in evals),
         )
-        found = [{"pool": pool, **comparison} for comparison in json.loads(found)]
+        found = [{"pool": pool, **contenders.named(of)} for of in json.loads(found)]
         out = self.work / "found" / f"{place.name}-{reference}.json"
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(found))

@@ -43,7 +43,7 @@ def markdown(comparisons):
         group[comparison["eval"]] = comparison
     parts = []
     for (pool, reference), group in groups.items():
-        parts += [f"\n### Pool {pool}, loss less that of {contenders.name(reference)}\n"]
+        parts += [f"\n### Pool {pool}, loss less that of {reference}\n"]
         parts += [differences(reference, group)]
         if reference == "random":
             parts += [answers(comparison) for comparison in group.values() if has_f1(comparison)]
@@ -61,9 +61,9 @@ def differences(reference, group):
     lines = head(["contender", *heads])
     for contender in contenders.ordered(by_name):
         cells = [difference(by_name[contender].get(name)) for name in group]
-        lines.append(row([f"`{contenders.name(contender)}`", *cells]))
+        lines.append(row([f"`{contender}`", *cells]))
     cells = [f"{own[name]['loss']['mean']:.3f} ({own[name]['n-trials']})" for name in group]
-    lines.append(row([f"*loss of {contenders.name(reference)}*", *cells]))
+    lines.append(row([f"*loss of {reference}*", *cells]))
     return "\n".join(lines)
 
 
@@ -85,7 +85,7 @@ def answers(comparison):
     lines = [f"\n{TITLES[comparison['eval']]}, answers:\n"]
     lines += head(["contender", "trials", "exact", "F1"])
     for standing in sorted(comparison["standings"], key=lambda of: -of["f1"]["mean"]):
-        name = f"`{contenders.name(standing['contender'])}`"
+        name = f"`{standing['contender']}`"
         exact = f"{100 * standing['exact']['mean']:.1f} %"
         lines.append(row([name, standing["n-trials"], exact, estimate(standing["f1"])]))
     return "\n".join(lines)

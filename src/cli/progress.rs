@@ -73,6 +73,9 @@ impl State {
                     Stage::Warmup
                 ));
             }
+            Event::TrialsPlanned { n_trials, n_done, .. } if n_done == n_trials => {
+                self.line(&format!("verify     {n_trials} trials, all of them done"));
+            }
             Event::TrialsPlanned { n_trials, n_done, n_tokens, seconds } => {
                 let time = seconds.map_or_else(String::new, |s| format!(", about {}", duration(s)));
                 self.line(&format!(

@@ -88,6 +88,8 @@ fn trials_are_kept_and_a_lost_one_comes_out_the_same() {
     for ((path, one), (other_path, other)) in before.iter().zip(&after) {
         assert_eq!((path, &one["eval"]), (other_path, &other["eval"]));
     }
+    let done = run.run(&VERIFY);
+    insta::assert_snapshot!(done.stderr, @"verify     5 trials, all of them done");
     // Seeds that were tried earlier count, those of others or not.
     let one_seed = VERIFY.map(|word| if word == "2" { "1" } else { word });
     let fewer = run.run(&[&one_seed[..], &["--json"]].concat());
@@ -283,7 +285,7 @@ fn scores_are_compared_with_what_random_halves_do() {
     assert!(outcomes.iter().all(|(_, outcome)| outcome["n-rows"] == 12), "{outcomes:?}");
     let again = run.run(&args);
     assert_eq!(again.stdout, said.stdout);
-    assert!(again.stderr.contains("6 trials, 6 of them done"), "{}", again.stderr);
+    assert!(again.stderr.contains("6 trials, all of them done"), "{}", again.stderr);
 }
 
 #[test]
